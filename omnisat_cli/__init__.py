@@ -1,0 +1,1 @@
+"""omnisat: land-cover and crop maps from whatever imagery exists over a place."""

@@ -1,0 +1,1 @@
+"""An area of interest becomes integer lattices, blocks and windows. Opens no file."""

@@ -1,0 +1,1 @@
+"""The networks: pure `torch.nn`. Imports torch and the standard library only."""

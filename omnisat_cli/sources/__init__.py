@@ -1,0 +1,1 @@
+"""The only place where bytes come in: areas, images, series. Recognises, states, refuses."""

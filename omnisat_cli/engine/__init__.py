@@ -1,0 +1,1 @@
+"""Samples become tensors, tensors class probabilities, probabilities a finished block."""

@@ -1,0 +1,1 @@
+"""Model packs: a folder with a card, a legend and weights. Data, no code."""

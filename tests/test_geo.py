@@ -8,13 +8,13 @@ from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Tiling, make_plan
 
 positions = st.integers(-700_000, 700_000)
-sides = st.integers(1, 90)
+sides = st.integers(1, 40)
 areas = st.builds(Window, positions, positions, sides, sides)
 tilings = st.builds(
     lambda cell, cells, stride, extra: Tiling(cell * cells, stride + extra, stride, cell),
     st.integers(1, 8),
-    st.integers(1, 6),
-    st.integers(1, 16),
+    st.integers(2, 6),
+    st.integers(3, 16),
     st.integers(0, 16),
 )
 

@@ -1,0 +1,1 @@
+"""The only place where bytes go out: block store, mosaics, legend sidecars, provenance."""

@@ -82,6 +82,7 @@ class Card(_Frozen):
         patch_m: Side of a patch (a token's footprint) in metres.
         coarse_m: Output pixel where only series exist, in metres.
         fine_m: Output pixel where a fine modality exists, in metres.
+        boundary: Whether the network gives a parcel-boundary probability beside the classes.
         min_dates: Fewest clear dates that make a series usable at a pixel.
         scores: Measured figures, by test set, modality subset and metric.
         weights_sha256: Digest of weights.safetensors.
@@ -101,6 +102,7 @@ class Card(_Frozen):
     coarse_m: Annotated[float, Field(gt=0)] = 10.0
     fine_m: Annotated[float, Field(gt=0)] = 10.0
     window: WindowCard = WindowCard()
+    boundary: bool = False
     min_dates: Annotated[int, Field(gt=0)] = 1
     legend: str
     scores: dict[str, dict[str, dict[str, float]]] = {}

@@ -1,0 +1,204 @@
+"""Run overlapping windows over a block and blend what they say.
+
+Windows lie on a lattice anchored to the CRS origin and are visited row by row, so a pixel receives
+the same contributions in the same order whatever the block it is computed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from omnisat_cli.engine.blend import window_weight
+from omnisat_cli.engine.encode import day_numbers, normalise
+from omnisat_cli.errors import BlockError
+from omnisat_cli.sources.values import Image, Sample, Series
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from omnisat_cli.engine.device import Compute
+    from omnisat_cli.engine.encode import Tokens
+    from omnisat_cli.engine.recipe import Feed, Recipe
+    from omnisat_cli.geo.lattice import Window
+    from omnisat_cli.geo.plan import Block, Tiling
+    from omnisat_cli.networks.seam import Dense, PatchLocal, WindowBased
+
+Predict = Callable[[list["Window"]], "Dense"]
+"""Windows (anchor pixels) to their dense output."""
+
+
+@dataclass(slots=True)
+class Canvas:
+    """Blended output over the core of a block, on the device.
+
+    Attributes:
+        logits: (K, H, W) float32, the weighted mean of the windows' logits.
+        boundary: (H, W) float32 likewise, or None.
+    """
+
+    logits: Tensor
+    boundary: Tensor | None
+
+
+def fuse_block(
+    predict: Predict,
+    recipe: Recipe,
+    tiling: Tiling,
+    block: Block,
+    windows: list[Window],
+    batch: int,
+) -> Canvas:
+    """Predict windows batch by batch and blend them.
+
+    Args:
+        predict: Gives the dense output of a list of windows.
+        recipe: Output resolution and classes.
+        tiling: Window lattice.
+        block: The block; only its core is kept.
+        windows: Windows over the core that hold data, in lattice order.
+        batch: Windows a call; the last call is filled up by repeating a window, so that every
+            call has the same shape and a window's result does not depend on its neighbours.
+
+    Returns:
+        The blended canvas.
+    """
+    canvas: Canvas | None = None
+    weight: Tensor | None = None
+    for start in range(0, len(windows), batch):
+        group = windows[start : start + batch]
+        dense = predict(group + [group[-1]] * (batch - len(group)))
+        logits = _pooled(dense.logits.float(), recipe)
+        boundary = (
+            None if dense.boundary is None else _pooled(dense.boundary[:, None].float(), recipe)
+        )
+        if canvas is None or weight is None:
+            canvas = _blank(block, recipe, logits, boundary is not None)
+            refine = recipe.refine
+            weight = torch.from_numpy(
+                window_weight(tiling.window * refine, (tiling.window - tiling.stride) * refine)
+            ).to(logits.device)
+        for index, window in enumerate(group):
+            _add(canvas, weight, (window, block.core, recipe.refine), (logits, boundary, index))
+    if canvas is None:
+        raise BlockError(f"block {block.name} holds no window with data")
+    return canvas
+
+
+def token_predictor(
+    network: PatchLocal, recipe: Recipe, tokens: Mapping[str, Tokens], reach: Window
+) -> Predict:
+    """Make the predictor of a patch-local network: gather tokens, fuse, decode."""
+    masks = {
+        name: torch.from_numpy(entry.present).to(entry.tokens.device)
+        for name, entry in tokens.items()
+    }
+
+    def predict(windows: list[Window]) -> Dense:
+        cuts = [window.slices_in(reach) for window in windows]
+        vectors = {
+            name: torch.stack([entry.tokens[cut].flatten(0, 1) for cut in cuts])
+            for name, entry in tokens.items()
+        }
+        present = {
+            name: torch.stack([mask[cut].flatten() for cut in cuts]) for name, mask in masks.items()
+        }
+        fine = {
+            name: torch.stack([entry.fine[cut].flatten(0, 1) for cut in cuts])
+            for name, entry in tokens.items()
+            if entry.fine is not None and recipe.fine
+        }
+        fused = network.fuse(vectors, present)
+        return network.decode(fused, fine, present, fine_output=recipe.fine)
+
+    return predict
+
+
+def window_predictor(
+    network: WindowBased, recipe: Recipe, sample: Sample, compute: Compute
+) -> Predict:
+    """Make the predictor of a network that must see whole windows."""
+
+    def predict(windows: list[Window]) -> Dense:
+        pixels: dict[str, Tensor] = {}
+        days: dict[str, Tensor] = {}
+        valid: dict[str, Tensor] = {}
+        for feed in recipe.feeds:
+            values = sample.data.get(feed.name)
+            if values is None:
+                continue
+            pixels[feed.name], valid[feed.name] = _window_batch(
+                feed, values, [w.slices_in(sample.window) for w in windows], compute
+            )
+            if isinstance(values, Series):
+                numbers = day_numbers(values.dates, feed.card.dates)
+                days[feed.name] = torch.from_numpy(numbers).to(compute.device)
+        return network.predict(pixels, days, valid)
+
+    return predict
+
+
+def windows_with_data(tiling: Tiling, block: Block, present: NDArray[np.bool_]) -> list[Window]:
+    """Return the windows over a core that hold a present patch, in lattice order.
+
+    Args:
+        tiling: Window lattice.
+        block: The block.
+        present: (h, w) over the reach of the block.
+    """
+    return [
+        window
+        for window in tiling.windows_over(block.core)
+        if present[window.slices_in(block.reach)].any()
+    ]
+
+
+def _window_batch(
+    feed: Feed,
+    values: Image | Series,
+    cuts: list[tuple[slice, slice]],
+    compute: Compute,
+) -> tuple[Tensor, Tensor]:
+    n = feed.refine
+    fine = [(..., slice(r.start * n, r.stop * n), slice(c.start * n, c.stop * n)) for r, c in cuts]
+    pixels = torch.from_numpy(np.stack([values.pixels[cut] for cut in fine])).to(compute.device)
+    valid = torch.from_numpy(np.stack([values.valid[cut] for cut in fine])).to(compute.device)
+    return normalise(feed, pixels, valid.unsqueeze(-3)), valid
+
+
+def _pooled(dense: Tensor, recipe: Recipe) -> Tensor:
+    """Average the network's output pixels into the pixels that were asked for."""
+    factor = recipe.network_refine // recipe.refine
+    return dense if factor == 1 else avg_pool2d(dense, factor)
+
+
+def _blank(block: Block, recipe: Recipe, logits: Tensor, with_boundary: bool) -> Canvas:
+    height, width = block.core.refined(recipe.refine).shape
+    return Canvas(
+        logits.new_zeros((logits.shape[1], height, width)),
+        logits.new_zeros((height, width)) if with_boundary else None,
+    )
+
+
+def _add(
+    canvas: Canvas,
+    weight: Tensor,
+    place: tuple[Window, Window, int],
+    values: tuple[Tensor, Tensor | None, int],
+) -> None:
+    """Add the part of one window that lies in the core."""
+    window, core, refine = place
+    logits, boundary, index = values
+    common = window.intersection(core).refined(refine)
+    source = common.slices_in(window.refined(refine))
+    target = common.slices_in(core.refined(refine))
+    part = weight[source]
+    canvas.logits[:, *target].addcmul_(logits[index][:, *source], part)
+    if canvas.boundary is not None and boundary is not None:
+        canvas.boundary[target].addcmul_(boundary[index, 0][source], part)

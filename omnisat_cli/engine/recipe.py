@@ -1,0 +1,116 @@
+"""Everything a block needs beside its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from omnisat_cli.errors import JobError
+from omnisat_cli.modality import modality
+
+if TYPE_CHECKING:
+    from omnisat_cli.packs.card import Card, ModalityCard
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """How the pixels of one source become the input of one encoder.
+
+    Attributes:
+        card: What the network expects.
+        channels: For each band of the card, its index in the source, or None where the user
+            accepted that the band is missing (it is then filled with its mean).
+        refine: Source pixels along one patch.
+    """
+
+    card: ModalityCard
+    channels: tuple[int | None, ...]
+    refine: int
+
+    @property
+    def name(self) -> str:
+        """Name of the modality."""
+        return self.card.name
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the modality has dates."""
+        return modality(self.card.name).kind == "series"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to compute from a sample; the same for every block of a run.
+
+    One anchor pixel is one patch.
+
+    Attributes:
+        card: Card of the pack.
+        feeds: The modalities of this job, in the order of the card.
+        codes: Legend code of each class of the network.
+        refine: Output pixels along one patch.
+        fine: Whether the network is asked for its finest output.
+        implicit_area: Whether ground without any data is outside the area rather than a hole.
+        probabilities: Whether class probabilities are kept.
+        boundary: Whether the parcel-boundary probability is kept.
+    """
+
+    card: Card
+    feeds: tuple[Feed, ...]
+    codes: tuple[int, ...]
+    refine: int
+    fine: bool
+    implicit_area: bool = False
+    probabilities: bool = False
+    boundary: bool = False
+
+    @property
+    def extra(self) -> dict[str, int]:
+        """Optional layers every block of the run has, with their number of bands."""
+        layers = {"boundary": 1 if self.boundary else 0}
+        layers["probabilities"] = len(self.codes) if self.probabilities else 0
+        return {name: bands for name, bands in layers.items() if bands}
+
+    @property
+    def network_refine(self) -> int:
+        """Pixels of the network's output along one patch."""
+        return whole_ratio(self.card.patch_m, self.card.fine_m if self.fine else self.card.coarse_m)
+
+
+def whole_ratio(coarse_m: float, fine_m: float) -> int:
+    """Return `coarse_m / fine_m` if it is a whole number.
+
+    Raises:
+        JobError: If it is not.
+    """
+    ratio = round(coarse_m / fine_m)
+    if ratio < 1 or abs(ratio * fine_m - coarse_m) > 1e-6 * coarse_m:
+        raise JobError(f"{fine_m:g} m pixels do not divide {coarse_m:g} m pixels")
+    return ratio
+
+
+def output_refine(card: Card, has_fine: bool, resolution: float | None) -> tuple[int, bool]:
+    """Choose the output resolution.
+
+    Args:
+        card: Card of the pack.
+        has_fine: Whether an image modality is among the inputs.
+        resolution: Pixel the user asked for in metres, or None for the finest there is.
+
+    Returns:
+        Output pixels along one patch, and whether the network's fine output is needed.
+
+    Raises:
+        JobError: If the resolution is finer than the data supports or divides no patch.
+    """
+    finest = card.fine_m if has_fine else card.coarse_m
+    wanted = finest if resolution is None else resolution
+    if wanted < finest * (1 - 1e-9):
+        why = "" if has_fine else " without aerial imagery"
+        raise JobError(
+            f"--resolution {wanted:g}: {card.name} maps at {finest:g} m{why}; "
+            f"finer pixels would be invented. Use --resolution {finest:g}"
+        )
+    whole_ratio(wanted, finest)
+    fine = wanted < card.coarse_m * (1 - 1e-9)
+    return whole_ratio(card.patch_m, wanted), fine

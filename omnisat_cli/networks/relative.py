@@ -1,0 +1,172 @@
+"""Relative position bias: Euclidean buckets, contextual on the query, shared tables.
+
+Source: "Rethinking and Improving Relative Position Encoding for Vision Transformer" (Wu et al.,
+2021), the Euclidean variant with alpha 1.9, beta 3.8, gamma 15.2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BUCKETS = 8
+_PREFIX = 7
+_ALPHA, _BETA, _GAMMA = 1.9, 3.8, 15.2
+
+
+def distance_bucket(distance: Tensor) -> Tensor:
+    """Return the bucket of whole distances between grid cells.
+
+    Args:
+        distance: Rounded Euclidean distances, cells, any shape.
+
+    Returns:
+        Same shape, int64: 3 for 0, 4 for 1, 5 for 2 and 3, 6 beyond.
+    """
+    far = torch.log(distance.clamp(min=1) / _ALPHA) / math.log(_GAMMA / _ALPHA)
+    far = (_ALPHA + far * (_BETA - _ALPHA)).round().clamp(max=_BETA)
+    return torch.where(distance <= _ALPHA, distance, far).long() + int(_BETA)
+
+
+def grid_buckets(rows: int, cols: int, prefix: int) -> Tensor:
+    """Return the bucket of every pair of tokens of a grid behind prefix tokens.
+
+    Args:
+        rows: Rows of the grid.
+        cols: Columns of the grid.
+        prefix: Tokens before the grid; they have a bucket of their own with everything.
+
+    Returns:
+        (L, L) int64 with L = prefix + rows * cols.
+    """
+    row = torch.arange(rows).repeat_interleave(cols).double()
+    col = torch.arange(cols).repeat(rows).double()
+    square = (row[:, None] - row).square() + (col[:, None] - col).square()
+    inside = distance_bucket(square.sqrt().round())
+    return functional.pad(inside, (prefix, 0, prefix, 0), value=_PREFIX)
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """Tokens whose positions are inferred from the length of the sequence, as published.
+
+    The last `floor(sqrt(L))²` tokens are read as a square picture, whatever they are.
+
+    Attributes:
+        buckets: (L, L) uint8.
+    """
+
+    buckets: Tensor
+
+    @classmethod
+    def of_length(cls, length: int) -> SequenceLayout:
+        """Lay a sequence out.
+
+        Raises:
+            ValueError: If the length is a perfect square: the published code stops there.
+        """
+        side = math.isqrt(length)
+        if side * side == length:
+            raise ValueError(
+                f"official positions are undefined for {length} = {side}² tokens; "
+                "use position='geographic'"
+            )
+        return cls(grid_buckets(side, side, length - side * side).to(torch.uint8))
+
+    def to(self, device: torch.device) -> SequenceLayout:
+        """Return the layout on a device."""
+        return SequenceLayout(self.buckets.to(device))
+
+    def bias(self, table: Tensor, start: int, stop: int) -> Tensor:
+        """Return the bias of some queries.
+
+        Args:
+            table: (B, H, L, 8) from `RelativeBias`.
+            start: First query.
+            stop: Query after the last.
+
+        Returns:
+            (B, H, stop - start, L).
+        """
+        index = self.buckets[start:stop].long()
+        chunk = table[:, :, start:stop]
+        return chunk.gather(3, index.expand(*chunk.shape[:2], *index.shape))
+
+
+@dataclass(frozen=True)
+class GridLayout:
+    """A class token, then one token a patch for each of several modalities.
+
+    Every token has the position of its patch, so the pairwise buckets are those of one grid, and
+    the bias of a query repeats once a modality. One matrix product with one-hot buckets a patch is
+    several times faster than a gather over all pairs, forwards and backwards.
+
+    Attributes:
+        one_hot: (P, 8, 1 + P) bucket of each patch with the class token and every patch.
+        query_copies: Modalities among the queries.
+        key_copies: Modalities among the keys.
+    """
+
+    one_hot: Tensor
+    query_copies: int
+    key_copies: int
+
+    @classmethod
+    def of_grid(cls, rows: int, cols: int) -> GridLayout:
+        """Lay out a window of one modality."""
+        buckets = grid_buckets(rows, cols, 1)[1:]
+        return cls(functional.one_hot(buckets, BUCKETS).transpose(1, 2).float().contiguous(), 1, 1)
+
+    def with_copies(self, queries: int, keys: int) -> GridLayout:
+        """Return the layout with other numbers of modalities."""
+        return GridLayout(self.one_hot, queries, keys)
+
+    def to(self, device: torch.device) -> GridLayout:
+        """Return the layout on a device."""
+        return GridLayout(self.one_hot.to(device), self.query_copies, self.key_copies)
+
+    @property
+    def patches(self) -> int:
+        """Patches of the window."""
+        return self.one_hot.shape[0]
+
+    def bias(self, table: Tensor, start: int, stop: int) -> Tensor:
+        """Return the bias of the queries of some patches.
+
+        Args:
+            table: (B, H, 1 + M * P, 8) from `RelativeBias`.
+            start: First patch.
+            stop: Patch after the last.
+
+        Returns:
+            (B, H, M, stop - start, 1 + M' * P) with M query and M' key modalities.
+        """
+        B, H = table.shape[:2]
+        M, count = self.query_copies, stop - start
+        rows = table[:, :, 1:].reshape(B, H, M, self.patches, BUCKETS)[:, :, :, start:stop]
+        rows = rows.permute(3, 0, 1, 2, 4).reshape(count, B * H * M, BUCKETS)
+        small = torch.bmm(rows, self.one_hot[start:stop].to(rows.dtype))  # (p, B*H*M, 1 + P)
+        small = small.view(count, B, H, M, -1).permute(1, 2, 3, 0, 4)  # (B, H, M, p, 1 + P)
+        if self.key_copies == 1:
+            return small
+        return torch.cat([small, *[small[..., 1:]] * (self.key_copies - 1)], dim=-1)
+
+
+class RelativeBias(nn.Module):
+    """The learned table: one vector a bucket, shared by all heads.
+
+    Args:
+        head_width: Width of a head.
+    """
+
+    def __init__(self, head_width: int) -> None:
+        super().__init__()
+        self.lookup_table_weight = nn.Parameter(torch.zeros(1, head_width, BUCKETS))
+
+    def forward(self, q: Tensor) -> Tensor:
+        """Return the bias of every bucket: queries (B, H, L, d) to (B, H, L, 8)."""
+        return q @ self.lookup_table_weight[0]

@@ -1,0 +1,36 @@
+"""THE table of networks. To add a network, write its file and add a line here."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from omnisat_cli.networks.segmenter import OmniSatSegmenter, SegmenterConfig
+from omnisat_cli.networks.unet import UNet, UNetConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+NETWORKS: Mapping[str, Callable[[Mapping[str, object]], nn.Module]] = MappingProxyType(
+    {
+        "omnisat": lambda plain: OmniSatSegmenter(SegmenterConfig.from_dict(plain)),
+        "unet": lambda plain: UNet(UNetConfig.from_dict(plain)),
+    }
+)
+
+
+def build_network(kind: str, config: Mapping[str, object]) -> nn.Module:
+    """Build an untrained network.
+
+    Args:
+        kind: Entry of `NETWORKS`.
+        config: Its configuration as plain values.
+
+    Raises:
+        ValueError: If the kind or something in the configuration is unknown or out of range.
+    """
+    if kind not in NETWORKS:
+        raise ValueError(f"unknown network {kind!r}; this version knows {', '.join(NETWORKS)}")
+    return NETWORKS[kind](config)

@@ -63,6 +63,19 @@ def read_array(path: Path, name: str) -> Bytes:
     return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
+def read_digest(path: Path, name: str) -> str:
+    """Return the SHA-256 of the raw bytes of one array, as the header states it.
+
+    Raises:
+        BlockError: If the file is damaged or has no such array.
+    """
+    try:
+        with path.open("rb") as stream:
+            return _find(stream.readline(_HEADER_LIMIT), name)[2]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BlockError(f"the block {path} cannot be read: {error}; {_ADVICE}") from error
+
+
 _ADVICE = "run the same command again: damaged blocks are computed anew"
 
 

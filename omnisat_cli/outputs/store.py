@@ -304,6 +304,14 @@ class BlockStore:
         """
         return blockfile.read_array(self.folder / record.path, name)
 
+    def digest(self, record: BlockRecord, name: str) -> str:
+        """Return the SHA-256 of the raw bytes of one array of a finished block.
+
+        Raises:
+            BlockError: If its file is damaged.
+        """
+        return blockfile.read_digest(self.folder / record.path, name)
+
     def check_complete(self, plan: Plan) -> None:
         """Check that every block of a plan is finished.
 

@@ -96,6 +96,10 @@ class Source(Protocol):
         """Canonical names of the delivered bands, in the order of axis C."""
 
     @property
+    def dates(self) -> NDArray[np.datetime64]:
+        """(T,) days every read delivers, ascending; empty for an image."""
+
+    @property
     def footprints(self) -> tuple[Bounds, ...]:
         """Rectangles (left, bottom, right, top) that hold all data, in the CRS of the lattice."""
 

@@ -1,0 +1,250 @@
+"""What one raster file says about itself, and the georeference its plain neighbours add."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from omnisat_cli.errors import AlignmentError, SourceError
+from omnisat_cli.sources.safe import LIMITS, RasterLimits, local_path, open_raster
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from xml.etree.ElementTree import Element
+
+    from rasterio.io import DatasetReader
+
+    from omnisat_cli.sources.resample import Affine6
+
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+_MAX_SIDECAR = 16 * 2**20
+_WORLD_SUFFIXES = (".tfw", ".tifw", ".j2w", ".jp2w", ".jgw", ".wld")
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """One raster file as it describes itself.
+
+    Attributes:
+        path: Absolute path.
+        crs: "EPSG:n" where it has a code, else WKT; "" where the file has none.
+        transform: Affine a, b, c, d, e, f.
+        shape: (rows, cols).
+        dtypes: One numpy type name for each band.
+        nodata: Declared nodata, or None.
+        descriptions: Band descriptions, "" where there is none.
+        colours: Lower-case colour interpretations.
+        mask: "" or "internal", or the path of a `.msk` file.
+        bits: Declared bits of a sample where fewer than the type holds, else 0.
+        stamp: (size, mtime_ns).
+        remark: What had to be recognised about the CRS, or "".
+    """
+
+    path: str
+    crs: str
+    transform: Affine6
+    shape: tuple[int, int]
+    dtypes: tuple[str, ...]
+    nodata: float | None
+    descriptions: tuple[str, ...]
+    colours: tuple[str, ...]
+    mask: str
+    bits: int
+    stamp: tuple[int, int]
+    remark: str = ""
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.dtypes)
+
+
+def survey_file(path: str | Path, limits: RasterLimits = LIMITS) -> FileFacts:
+    """Open one raster and note what it says.
+
+    Raises:
+        SecurityError: If the file is remote, disguised or claims too much.
+        SourceError: If it is missing, damaged, or its neighbours are.
+    """
+    place = local_path(path)
+    status = place.stat()
+    with open_raster(place, limits) as dataset:
+        crs, remark = name_crs(dataset.crs.to_wkt()) if dataset.crs else ("", "")
+        facts = FileFacts(
+            path=str(place),
+            crs=crs,
+            transform=tuple(dataset.transform)[:6],
+            shape=(dataset.height, dataset.width),
+            dtypes=tuple(dataset.dtypes),
+            nodata=dataset.nodata,
+            descriptions=tuple((text or "").strip() for text in dataset.descriptions),
+            colours=_colours(dataset),
+            mask=_mask(dataset, place, limits),
+            bits=int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 0)),
+            stamp=(status.st_size, status.st_mtime_ns),
+            remark=remark,
+        )
+    if not facts.crs or facts.transform == _IDENTITY:
+        facts = _with_neighbours(facts, place)
+    if not all(math.isfinite(value) for value in facts.transform):
+        raise AlignmentError(f"{path}: its geotransform is not finite: {facts.transform}")
+    return facts
+
+
+def _colours(dataset: DatasetReader) -> tuple[str, ...]:
+    try:
+        return tuple(colour.name.lower() for colour in dataset.colorinterp)
+    except (ValueError, KeyError):
+        return ("undefined",) * int(dataset.count)
+
+
+def _mask(dataset: DatasetReader, place: Path, limits: RasterLimits) -> str:
+    """Find a stored mask: inside the file, or in a `.msk` file of the same size."""
+    from rasterio.enums import MaskFlags
+
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        return "internal"
+    beside = place.with_name(f"{place.name}.msk")
+    if not beside.is_file():
+        return ""
+    with open_raster(beside, limits) as mask:
+        if (mask.height, mask.width) != (dataset.height, dataset.width):
+            raise SourceError(
+                f"{beside}: {mask.height} × {mask.width} px does not match the "
+                f"{dataset.height} × {dataset.width} px of its image; remove or replace it"
+            )
+    return str(beside)
+
+
+def _with_neighbours(facts: FileFacts, place: Path) -> FileFacts:
+    """Add CRS, transform and nodata from `.aux.xml` and world files, read by us, not by GDAL."""
+    aux = place.with_name(f"{place.name}.aux.xml")
+    if aux.is_file():
+        root = _parse_aux(aux)
+        srs = (root.findtext("SRS") or "").strip()
+        if not facts.crs and srs:
+            crs, remark = name_crs(srs)
+            facts = replace(facts, crs=crs, remark=remark or f"CRS read from {aux.name}")
+        numbers = _numbers(root.findtext("GeoTransform"))
+        if facts.transform == _IDENTITY and len(numbers) == 6:
+            c, a, b, f, d, e = numbers
+            facts = replace(facts, transform=(a, b, c, d, e, f))
+        nodata = _numbers(root.findtext("PAMRasterBand/NoDataValue"))
+        if facts.nodata is None and nodata:
+            facts = replace(facts, nodata=nodata[0])
+    if facts.transform == _IDENTITY:
+        for suffix in _WORLD_SUFFIXES:
+            world = place.with_suffix(suffix)
+            if world.is_file() and world.stat().st_size < 4096:
+                numbers = _numbers(world.read_text("latin-1"))
+                if len(numbers) == 6:
+                    a, d, b, e, x, y = numbers
+                    # World files give the centre of the first pixel.
+                    corner = (x - (a + b) / 2, y - (d + e) / 2)
+                    facts = replace(facts, transform=(a, b, corner[0], d, e, corner[1]))
+                    break
+    return facts
+
+
+def _parse_aux(aux: Path) -> Element:
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    if aux.stat().st_size > _MAX_SIDECAR:
+        raise SourceError(f"{aux}: {aux.stat().st_size} bytes, the limit is {_MAX_SIDECAR}")
+    try:
+        root: Element = fromstring(aux.read_bytes(), forbid_dtd=True)
+    except (ParseError, ValueError, LookupError, RecursionError, DefusedXmlException) as error:
+        raise SourceError(f"{aux}: is damaged ({error}); restore or remove it") from error
+    return root
+
+
+def _numbers(text: str | None) -> list[float]:
+    """Return the numbers of a comma or white-space separated text; none where it holds others."""
+    try:
+        return [float(part) for part in re.split(r"[,\s]+", (text or "").strip()) if part]
+    except ValueError:
+        return []
+
+
+@lru_cache(maxsize=256)
+def name_crs(text: str) -> tuple[str, str]:
+    """Name a CRS by its EPSG code where it has one.
+
+    Returns:
+        "EPSG:n" or WKT, and what had to be recognised (a known projection under a lost name), "".
+
+    Raises:
+        AlignmentError: If the text is no CRS.
+    """
+    import pyproj
+    from pyproj.exceptions import ProjError
+
+    try:
+        crs = pyproj.CRS.from_user_input(text)
+        if crs.is_compound:
+            crs = crs.sub_crs_list[0]
+        code = crs.to_epsg()
+        if code is not None:
+            return f"EPSG:{code}", ""
+        named = re.search(r"EPSG\W{0,3}(\d{4,6})", crs.name)
+        guesses = [int(named[1]) if named else None, crs.to_epsg(min_confidence=20)]
+        for guess in guesses:
+            if guess is not None and _same_projection(crs, pyproj.CRS.from_epsg(guess)):
+                return (
+                    f"EPSG:{guess}",
+                    f"its datum is unnamed ({crs.name!r}) but the projection is that of "
+                    f"EPSG:{guess} to 1 cm",
+                )
+        return crs.to_wkt(), ""
+    except ProjError as error:
+        raise AlignmentError(f"{text[:80]!r} is no known CRS ({error}); give EPSG:n") from error
+
+
+def _same_projection(found: object, known: object) -> bool:
+    """Whether a CRS with a lost datum projects like a known one, to 1 cm."""
+    import pyproj
+
+    if not (isinstance(found, pyproj.CRS) and isinstance(known, pyproj.CRS)):
+        return False
+    lost = found.datum is None or re.match(r"(unknown|unnamed|not.?specified)", found.datum.name, 2)
+    area = known.area_of_use
+    if not lost or area is None or not (found.is_projected and known.is_projected):
+        return False
+    lons = [area.west, (area.west + area.east) / 2, area.east]
+    lats = [area.south, (area.south + area.north) / 2, area.north]
+    ours, theirs = pyproj.Proj(found)(lons, lats), pyproj.Proj(known)(lons, lats)
+    return all(
+        abs(a - b) < 0.01
+        for p, q in zip(ours, theirs, strict=True)
+        for a, b in zip(p, q, strict=True)
+    )
+
+
+@lru_cache(maxsize=256)
+def same_crs(one: str, other: str) -> bool:
+    """Whether two CRS names mean the same system."""
+    import pyproj
+
+    return one == other or bool(
+        pyproj.CRS.from_user_input(one).equals(
+            pyproj.CRS.from_user_input(other), ignore_axis_order=True
+        )
+    )
+
+
+@lru_cache(maxsize=256)
+def is_metric(crs: str) -> bool:
+    """Whether a CRS is projected with metres on both axes."""
+    import pyproj
+
+    system = pyproj.CRS.from_user_input(crs)
+    return bool(system.is_projected) and all(
+        abs(axis.unit_conversion_factor - 1) < 1e-9 for axis in system.axis_info[:2]
+    )

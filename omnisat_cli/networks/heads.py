@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,7 +38,7 @@ class TileHead(nn.Module):
             self.head = nn.Sequential(nn.Linear(width, classes))
             return
         layers: list[nn.Module] = [nn.LayerNorm(width)]
-        for before, after in zip((width, *hidden[:-1]), hidden, strict=True):
+        for before, after in pairwise((width, *hidden)):
             layers += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.GELU()]
         layers.append(nn.Linear(hidden[-1] if hidden else width, classes))
         self.mlp = nn.Sequential(*layers)

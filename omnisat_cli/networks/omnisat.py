@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Grid = tuple[int, int]
+_SLICE = 32  # patches encoded at once by `window_tokens`
 
 
 class OmniSat(nn.Module):
@@ -162,8 +163,11 @@ class OmniSat(nn.Module):
         part = self.config.modality(name)
         B = pixels.shape[0]
         if isinstance(part, ImageConfig):
-            image = self.encode_image(name, as_patches(pixels, part.patch_px))
-            return torch.unflatten(image.token, 0, (B, -1))
+            patches = as_patches(pixels, part.patch_px)
+            # Without autograd in slices: whole windows of full-width maps take gigabytes.
+            slices = [patches] if torch.is_grad_enabled() else patches.split(_SLICE)
+            tokens = torch.cat([self.encode_image(name, piece).token for piece in slices])
+            return torch.unflatten(tokens, 0, (B, -1))
         series = pixels.unsqueeze(1) if pixels.dim() == 4 else pixels
         rows, dates, flags = series_rows(part, series, days, valid)
         return torch.unflatten(self.encode_series(name, rows, dates, flags), 0, (B, -1))

@@ -24,6 +24,7 @@ _HOLE_COLORS: Mapping[Hole, RGB] = {
     Hole.NO_DATA: (120, 120, 120),
 }
 _GOLDEN = 0.618034
+_OVERVIEWS = 4 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,36 @@ def presence_categories(
     return tuple(found)
 
 
-def needed_bytes(facts: RunFacts) -> int:
-    """Estimate the disk space of a run: blocks, finished products and the largest scratch file."""
+@dataclass(frozen=True, slots=True)
+class SpaceNeed:
+    """Expected disk space of a run, in bytes.
+
+    Attributes:
+        blocks: Finished blocks.
+        scratch: Largest file that exists only while a product is written.
+        final: Files the user keeps.
+    """
+
+    blocks: int
+    scratch: int
+    final: int
+
+    @property
+    def total(self) -> int:
+        """The most that is on the disk at one time."""
+        return self.blocks + self.scratch + self.final
+
+
+def space_need(facts: RunFacts) -> SpaceNeed:
+    """Estimate the disk space of a run from its size and the usual compression."""
     pixels = facts.frame.height * facts.frame.width
     products = products_of(facts)
     compressed = sum(p.density * band_count(p, facts) for p in products)
-    scratch = max(band_count(p, facts) for p in products)
-    return int(pixels * (compressed + compressed * 4 / 3 + scratch)) + 2**20
+    return SpaceNeed(
+        blocks=int(pixels * compressed),
+        scratch=pixels * max(band_count(p, facts) for p in products),
+        final=int(pixels * compressed * _OVERVIEWS) + 2**18,
+    )
 
 
 def check_output(out: Path) -> None:

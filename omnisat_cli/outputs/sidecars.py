@@ -54,6 +54,7 @@ def aux_xml(categories: Sequence[Category], description: str) -> bytes:
         row = SubElement(table, "Row", index=str(index))
         for cell in (category.value, category.name, *category.rgb, 255):
             SubElement(row, "F").text = str(cell)
+    # GDAL takes the first node for the root: a declaration would hide the whole file from it.
     return _xml(root)
 
 
@@ -77,7 +78,7 @@ def qml(categories: Sequence[Category]) -> bytes:
     SubElement(pipe, "rasterresampler", maxOversampling="2")
     SubElement(root, "blendMode").text = "0"
     doctype = b"<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-    return doctype + _xml(root, declaration=False)
+    return doctype + _xml(root)
 
 
 def sld(categories: Sequence[Category], name: str) -> bytes:
@@ -100,7 +101,7 @@ def sld(categories: Sequence[Category], name: str) -> bytes:
             quantity=str(category.value),
             label=category.name,
         )
-    return _xml(root)
+    return b'<?xml version="1.0" encoding="UTF-8"?>\n' + _xml(root)
 
 
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
@@ -123,8 +124,7 @@ def _hex(category: Category) -> str:
     return "#{:02x}{:02x}{:02x}".format(*category.rgb)
 
 
-def _xml(root: Element, *, declaration: bool = True) -> bytes:
+def _xml(root: Element) -> bytes:
     indent(root)
-    head = b'<?xml version="1.0" encoding="UTF-8"?>\n' if declaration else b""
-    body: bytes = tostring(root, encoding="utf-8")
-    return head + body + b"\n"
+    text: str = tostring(root, encoding="unicode")
+    return text.encode() + b"\n"

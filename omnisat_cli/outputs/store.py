@@ -25,6 +25,7 @@ from omnisat_cli.geo.plan import Block
 from omnisat_cli.outputs import blockfile, disk
 from omnisat_cli.outputs.faults import strike, strike_torn
 from omnisat_cli.outputs.lock import Lock, Owner
+from omnisat_cli.outputs.products import space_need
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -143,24 +144,33 @@ class BlockStore:
         self._done: dict[tuple[int, int], BlockRecord] = {}
 
     @classmethod
-    def create(cls, folder: Path, fingerprint: Mapping[str, object], facts: RunFacts) -> BlockStore:
+    def create(
+        cls,
+        folder: Path,
+        fingerprint: Mapping[str, object],
+        facts: RunFacts,
+        *,
+        start_over: bool = False,
+    ) -> BlockStore:
         """Start a run.
 
         Args:
             folder: Staging folder; may exist if no run was started in it.
             fingerprint: Everything that shapes the bytes of the map, as JSON values.
             facts: What all blocks share.
+            start_over: Drop a run that was started there; never one that is being worked on.
 
         Raises:
             OutputExistsError: If a run was started there, or another process works there.
             ResourceError: If the disk is full.
             SourceError: If the folder cannot be written.
         """
+        disk.require_space(folder.parent, space_need(facts).total, f"the run in {folder.name}")
         with disk.disk_errors(folder.parent, "creating the staging folder"):
             folder.mkdir(parents=True, exist_ok=True)
             lock = _locked(folder)
         try:
-            if has_run(folder):
+            if has_run(folder) and not start_over:
                 raise OutputExistsError(
                     f"{folder} already holds a run; resume it with the same command, or remove it"
                 )
@@ -172,6 +182,8 @@ class BlockStore:
             }
             with disk.disk_errors(folder, "starting the run"):
                 _empty(folder)
+                for name in (COMPLETE, RUN):
+                    (folder / name).unlink(missing_ok=True)
                 (folder / BLOCKS).mkdir()
                 disk.write_json(folder / RUN, run)
         except BaseException:

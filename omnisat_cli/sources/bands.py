@@ -104,8 +104,10 @@ def map_bands(sensor: Modality, labels: Labels, order: Sequence[str] | None, loo
     names = [canonical_band(sensor, text) if text else None for text in labels.descriptions]
     decisions: list[Decision] = []
     described = [name for name in names if name]
+    if len(set(described)) != len(described):
+        described, names = [], [None] * labels.count
     alpha = _alpha(sensor, labels, names, look, decisions)
-    if described and len(set(described)) == len(described):
+    if described:
         because = f"band descriptions {', '.join(filter(None, labels.descriptions))}"
         decisions.insert(0, _band_decision(names, because, option))
         return _ordered(sensor, names, alpha, decisions)
@@ -191,6 +193,7 @@ def _from_colours(
     by_colour = {k: canonical_band(sensor, labels.colours[k]) for k in free}
     coloured = [name for name in by_colour.values() if name]
     if _IRC.search(Path(labels.path).stem.lower()) and len(free) >= 3 and "NIR" in sensor.bands:
+        names = [None] * labels.count
         for k, name in zip(free, _IRC_ORDER, strict=False):
             names[k] = name
         because = "the file name says IRC (colour infrared); colour tags of such files say R,G,B"

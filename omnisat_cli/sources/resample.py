@@ -106,7 +106,10 @@ def resample_axes(
             continue
         got, seen = mosaic.read(source)
         local = (_shifted(rows, source.row), _shifted(cols, source.col))
-        weight = _apply(seen.astype(np.float32), *local)
+        if seen.all():
+            weight = np.ones((bottom - top, window.width), np.float32)
+        else:
+            weight = _apply(seen.astype(np.float32), *local)
         valid[top:bottom] = weight >= 0.5 - 1e-6
         for band in range(mosaic.bands):
             value = _apply(got[band].astype(np.float32), *local)
@@ -137,8 +140,11 @@ def _settled(
 ) -> NDArray[Any]:
     """Divide by the weight where part of it is missing, round for uint8, clear the rest."""
     partial = valid & (weight < 1 - 1e-5)
-    settled = np.where(partial, value / np.where(partial, weight, 1), value)
-    settled = np.where(valid, settled, 0)
+    settled = value
+    if partial.any():
+        settled = np.where(partial, value / np.where(partial, weight, 1), value)
+    if not valid.all():
+        settled = np.where(valid, settled, 0)
     if dtype == "uint8":
         return np.clip(np.floor(settled + 0.5), 0, 255).astype(np.uint8)
     return settled.astype(np.float32)
@@ -249,14 +255,13 @@ def _warp_cell(
         "num_threads": 1,
     }
     shape = anchor.refined(warp.refine).shape
-    weight = np.zeros(shape, np.float32)
-    reproject(seen.astype(np.float32), weight, **grids)
+    # One call for all planes: the coordinates are computed once.
+    planes = np.concatenate([got, seen[None]], dtype=np.float32)
+    warped = np.zeros((len(planes), *shape), np.float32)
+    reproject(planes, warped, **grids)
+    weight = warped[-1]
     valid = weight >= 0.5 - 1e-6
-    pixels = np.zeros((mosaic.bands, *shape), mosaic.dtype)
-    for band in range(mosaic.bands):
-        value = np.zeros(shape, np.float32)
-        reproject(got[band].astype(np.float32), value, **grids)
-        pixels[band] = _settled(value, weight, valid, mosaic.dtype)
+    pixels = np.stack([_settled(plane, weight, valid, mosaic.dtype) for plane in warped[:-1]])
     return pixels, valid
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _UNWANTED_DRIVERS = (
     *("WMS", "WMTS", "WCS", "DAAS", "PLMOSAIC", "STACIT", "STACTA", "HTTP", "GTI", "PDF"),
-    *("OGCAPI", "EEDAI", "EEDA", "NGW", "Rasterlite"),
+    *("OGCAPI", "EEDAI", "EEDA", "NGW"),
 )
 
 _GDAL_DEFAULTS = {

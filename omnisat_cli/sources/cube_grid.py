@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -330,8 +331,27 @@ def normalised_crs(text: str, where: str) -> str:
     if crs.is_bound and crs.source_crs is not None:
         # WKT 1 binds a datum shift (TOWGS84) to a CRS; PROJ's own is better and it hides the code.
         crs = crs.source_crs
-    code = crs.to_epsg()
+    code = _code_of(crs)
     return f"EPSG:{code}" if code is not None else str(crs.to_wkt())
+
+
+def _code_of(crs: CRS) -> int | None:
+    """EPSG code of a CRS; one without authority counts if datum and projection are the same."""
+    exact = crs.to_epsg()
+    code = exact if exact is not None else crs.to_epsg(min_confidence=20)
+    if exact is not None or code is None:
+        return exact
+    candidate = CRS.from_epsg(code)
+    with warnings.catch_warnings():
+        # PROJ strings lose the datum, which is why its name is compared too.
+        warnings.simplefilter("ignore", UserWarning)
+        same = crs.to_dict() == candidate.to_dict()
+    return code if same and _datum(crs) == _datum(candidate) else None
+
+
+def _datum(crs: CRS) -> str:
+    name = crs.datum.name if crs.datum is not None else ""
+    return str(name).lower().removesuffix(" ensemble").replace("_", " ")
 
 
 def same_crs(one: str, other: str) -> bool:

@@ -98,8 +98,7 @@ def _measure_clouds(
 ) -> tuple[CubeRecipe, NDArray[np.intp], NDArray[np.float64], list[Decision]]:
     """Fix the rule of the mask; measure the share of clear pixels of every date."""
     layer = {MASK_KEY: recipe.layers[MASK_KEY]}
-    steps = _used(recipe) if layer[MASK_KEY].timed else _used(recipe)[:1]
-    raw, steps = sampler.read(layer, steps)
+    raw, steps = sampler.read(layer, _used(recipe))
     encoding = recipe.encodings[MASK_KEY]
     numbers, known = encoding.numbers(raw[MASK_KEY]), encoding.decode(raw[MASK_KEY])[1]
     rule, decision = settle_rule(mask, numbers[known], keep_snow)

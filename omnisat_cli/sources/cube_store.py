@@ -137,6 +137,7 @@ class CubeStore:
             with warnings.catch_warnings():
                 # Text coordinates in Zarr v3 read well; that others may not is the writer's affair.
                 warnings.simplefilter("ignore")
+                warnings.filterwarnings("error", message="The 'phony_dims'")
                 dataset = xr.open_dataset(
                     self.path,
                     engine=engine,
@@ -148,6 +149,11 @@ class CubeStore:
                     decode_coords=False,
                     backend_kwargs=more,
                 )
+        except UserWarning as error:
+            raise SourceError(
+                f"{self.path} is plain HDF5, not a netCDF: its arrays name no dimensions; "
+                "convert it to netCDF (TreeSatAI: omnisat_cli.sources.treesatai)"
+            ) from error
         except (*_DAMAGE, KeyError, TypeError, AttributeError) as error:
             raise SourceError(
                 f"{self.path} is {self.kind} by its first bytes but cannot be opened: {error}; "

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from omnisat_cli.sources.cube_grid import CubeGrid
 
-_MAX_OVERSAMPLING = 16
+_MAX_OVERSAMPLING = 5
+"""5 × 5 positions, 2 × 2 pixels each: every pixel counts down to a tenth of the size."""
 _EDGE = 1e-6
 """Pixels by which a position may lie outside the grid and still count as on its edge."""
 

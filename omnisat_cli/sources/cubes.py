@@ -96,9 +96,9 @@ class _Survey:
     def steps(self) -> int:
         return int(self.dataset.sizes.get(self.dims.time, 1))
 
-    def grid(self) -> tuple[CubeGrid, tuple[Decision, ...]]:
-        """Find the pixel grid; the CRS stated by the user wins."""
-        variable = self.dataset[self.layers[0].variable]
+    def grid(self, layer: Layer) -> tuple[CubeGrid, tuple[Decision, ...]]:
+        """Find the pixel grid of a layer; the CRS stated by the user wins."""
+        variable = self.dataset[layer.variable]
         where = (self.dims.y, self.dims.x)
         grid, decisions = find_grid(self.dataset, variable, where, self.options.pixels)
         if not self.options.crs:
@@ -136,7 +136,8 @@ def describe_cube(path: str | Path, options: CubeOptions | None = None) -> CubeF
         SecurityError: If it reaches outside of itself.
     """
     survey = _survey(path, options or CubeOptions())
-    grid, decisions = survey.grid()
+    # Static layers and coordinates may come first; a layer with dates is a band more likely.
+    grid, decisions = survey.grid(max(survey.layers, key=lambda layer: layer.timed))
     names = [layer.name for layer in survey.layers]
     sensors = {}
     for name in ("s2", "s1"):
@@ -197,13 +198,13 @@ def open_cube(
 
 def _open(survey: _Survey, sensor: Modality, lattice: Lattice) -> CubeSource:
     options = survey.options
-    grid, said = survey.grid()
+    bands, band_words = _bands(survey, sensor)
+    grid, said = survey.grid(next(iter(bands.values())))
     if not grid.crs:
         raise AlignmentError(
             "the cube has no CRS (no grid mapping, no crs or epsg attribute); "
             "pass --cube-crs EPSG:n"
         )
-    bands, band_words = _bands(survey, sensor)
     mask, mask_words = _mask(survey, sensor)
     layers = dict(bands) | ({MASK_KEY: mask[0]} if mask else {})
     encodings = {key: _encoding(survey, layer) for key, layer in layers.items()}
@@ -228,7 +229,12 @@ def _bands(survey: _Survey, sensor: Modality) -> tuple[dict[str, Layer], tuple[D
     """Find the sensor's bands that change with time, and say what stays aside."""
     options = survey.options
     found = match_bands(survey.layers, sensor, options.bands)
-    timed = {band: layer for band, layer in found.items() if layer.timed} or found
+    timed = {band: layer for band, layer in found.items() if layer.timed or not survey.dims.time}
+    if not timed:
+        raise SourceError(
+            f"{', '.join(found)} do not change along {survey.dims.time!r} ({survey.steps} dates): "
+            "not a time series of this sensor"
+        )
     decisions = [
         Decision(
             "bands",

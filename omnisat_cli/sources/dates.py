@@ -41,7 +41,8 @@ _UNIT_WORDS = {
 _FRACTIONS = {"ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _CALENDARS = ("", "standard", "gregorian", "proleptic_gregorian")
 _TEXT = re.compile(
-    r"(?<!\d)(?P<y>(?:19|20)\d\d)(?P<sep>[-/.]?)(?P<m>\d{1,2})(?P=sep)(?P<d>\d{1,2})(?!\d)"
+    r"(?<!\d)(?P<y>(?:19|20)\d\d)(?:(?P<sep>[-/.])(?P<m>\d{1,2})(?P=sep)(?P<d>\d{1,2})|"
+    r"(?P<mm>\d\d)(?P<dd>\d\d))(?!\d)"
     r"(?:[T ](?P<hour>\d{1,2}):?(?P<minute>\d\d)(?::?(?P<second>\d\d))?(?:\.\d+)?"
     r"(?P<zone>\s*(?:Z|UTC|[+-]\d\d:?\d\d))?)?"
 )
@@ -120,16 +121,14 @@ def _parse_one(text: str) -> tuple[np.datetime64, str]:
     """Find the first date in a text; return it to the second, and the time zone as written."""
     match = _TEXT.search(text)
     if match is None:
-        # Product names glue the time on: S2A_MSIL2A_20200102T104431_…
-        match = re.search(r"(?P<y>(?:19|20)\d\d)(?P<m>\d\d)(?P<d>\d\d)(?=T\d{6})", text)
-    if match is None:
         raise SourceError(f"no date in {text[:80]!r}; write dates as 2024-07-12 or 20240712")
     part = match.groupdict()
     clock = f"{int(part.get('hour') or 0):02d}:{part.get('minute') or '00'}:" + (
         part.get("second") or "00"
     )
     try:
-        stamp = np.datetime64(f"{part['y']}-{int(part['m']):02d}-{int(part['d']):02d}T{clock}", "s")
+        month, day = int(part["m"] or part["mm"]), int(part["d"] or part["dd"])
+        stamp = np.datetime64(f"{part['y']}-{month:02d}-{day:02d}T{clock}", "s")
     except ValueError:
         raise SourceError(f"{text[:80]!r} is not a date of the calendar") from None
     return stamp, (part.get("zone") or "").strip()

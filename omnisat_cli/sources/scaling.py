@@ -29,12 +29,21 @@ OFFSET = -1000.0
 
 BASELINE_04 = np.datetime64("2022-01-25", "D")
 FLOOR_DB = -50.0
+_EMPTY_POWER = 1e-8
+"""Linear power (-80 dB) below which a pixel is the empty edge of a frame, not dark ground."""
 _AMPLITUDE_DB = 83.0
 """WorldCereal stores S1 as uint16 with dB = 20 log10(DN) - 83."""
 
 _SATURATED = 65534.0
-_NOT_SERVED = {"u2": (65535.0,), "i2": (-32768.0, -10000.0, -9999.0)}
-_FLOAT_SENTINELS = (65535.0, -9999.0, -10000.0, -32768.0)
+_ASSUMED_FILLS = {
+    "u2": (65535.0,),
+    "i2": (-32768.0, -10000.0, -9999.0),
+    "i4": (65535.0, -32768.0, -10000.0, -9999.0),
+    "u4": (65535.0,),
+    "f4": (65535.0, -32768.0, -10000.0, -9999.0),
+    "f8": (65535.0, -32768.0, -10000.0, -9999.0),
+}
+"""By type: numbers that chains use for "no data" and that no reflectance or backscatter is."""
 
 # Blue over clear land is 200–900 (reflectance × 10 000) in vegetation and soil; raw values of
 # baseline 04.00 lie 1000 higher and nothing on Earth brings them below that by more than noise.
@@ -91,8 +100,7 @@ def find_encoding(dtype: np.dtype[np.generic], attributes: Mapping[str, object])
     if unsigned:
         declared = [fill + 2.0 ** (8 * dtype.itemsize) if fill < 0 else fill for fill in declared]
     finite = tuple(dict.fromkeys(fill for fill in declared if np.isfinite(fill)))
-    sentinels = _FLOAT_SENTINELS if dtype.kind == "f" else _NOT_SERVED.get(code, ())
-    assumed = tuple(fill for fill in sentinels if fill not in finite)
+    assumed = tuple(fill for fill in _ASSUMED_FILLS.get(code, ()) if fill not in finite)
     scale = _as_floats(attributes.get("scale_factor")) or [1.0]
     offset = _as_floats(attributes.get("add_offset")) or [0.0]
     return Encoding(unsigned, finite, assumed, scale[0], offset[0])
@@ -132,7 +140,7 @@ class Scaling:
                 shift = np.array(self.offsets[steps], dtype=np.float32)
                 values = values + shift[:, None, None]
             return values, data
-        data = data & (values > 0)
+        data = data & (values > _EMPTY_POWER)
         if self.transfer == "amplitude":
             data &= values < _SATURATED
             decibels = 20 * np.log10(np.where(data, values, 1)) - _AMPLITUDE_DB
@@ -256,11 +264,18 @@ def s2_scaling(
     scale, offset = asked
     gain, decision = _s2_gain(sample, scale)
     if offset is not None:
-        stated = Decision("offset", _offset_words(offset), "as asked", "--s2-offset")
         offsets = tuple([offset] * len(days)) if offset else ()
-        return Scaling("affine", gain, offsets), (decision, stated)
+        return Scaling("affine", gain, offsets), (decision, _stated_offset(offset, sample, gain))
     offsets_found, decisions = _s2_offsets(sample, days, hint, gain)
     return Scaling("affine", gain, offsets_found), (decision, *decisions)
+
+
+def _stated_offset(offset: float, sample: BandSample, gain: float) -> Decision:
+    """Take the offset as asked, and warn where the values speak against it."""
+    blue = _measure_blue(sample, np.ones(len(sample.days), dtype=bool), gain)
+    against = blue is not None and blue.verdict not in (None, offset)
+    because = f"as asked, though {blue.words()}" if blue and against else "as asked"
+    return Decision("offset", _offset_words(offset), because, "--s2-offset", warning=against)
 
 
 def _s2_gain(sample: BandSample, scale: float | None) -> tuple[float, Decision]:
@@ -309,10 +324,8 @@ def _kinds_of_dates(
         (said == value, float(value)) for value in np.unique(said[np.isfinite(said)])
     ]
     silent = np.isnan(said)
-    for era in (days < BASELINE_04, days >= BASELINE_04):
-        if (silent & era).any():
-            parts.append((silent & era, None))
-    return parts
+    eras = (silent & (days < BASELINE_04), silent & (days >= BASELINE_04))
+    return parts + [(era, None) for era in eras if era.any()]
 
 
 @dataclass(frozen=True, slots=True)

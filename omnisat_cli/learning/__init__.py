@@ -1,0 +1,1 @@
+"""Making training data, pretraining, fine-tuning, probing, evaluating."""

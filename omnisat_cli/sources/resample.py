@@ -140,13 +140,14 @@ def _settled(
 ) -> NDArray[Any]:
     """Divide by the weight where part of it is missing, round for uint8, clear the rest."""
     partial = valid & (weight < 1 - 1e-5)
-    settled = value
+    settled: NDArray[np.float32] = value
     if partial.any():
         settled = np.where(partial, value / np.where(partial, weight, 1), value)
     if not valid.all():
         settled = np.where(valid, settled, 0)
     if dtype == "uint8":
-        return np.clip(np.floor(settled + 0.5), 0, 255).astype(np.uint8)
+        rounded: NDArray[np.uint8] = np.clip(np.floor(settled + 0.5), 0, 255).astype(np.uint8)
+        return rounded
     return settled.astype(np.float32)
 
 
@@ -247,7 +248,10 @@ def _warp_cell(
     a, b, c, d, e, f = warp.transform
     grids = {
         "src_crs": warp.crs,
-        "src_transform": Affine(a, b, c, d, e, f) * Affine.translation(source.col, source.row),
+        "src_transform": Affine(
+            *(a, b, c + a * source.col + b * source.row),
+            *(d, e, f + d * source.col + e * source.row),
+        ),
         "dst_crs": warp.lattice.crs,
         "dst_transform": Affine(*warp.lattice.transform(anchor.refined(warp.refine), warp.refine)),
         "resampling": Resampling[warp.how],

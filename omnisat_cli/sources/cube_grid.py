@@ -152,7 +152,7 @@ def _axis(dim: str, values: NDArray[np.generic], affine: tuple[float, ...] | Non
     numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise AlignmentError(f"the coordinates along {dim!r} hold values that are not finite")
-    coarse = float(np.abs(numbers).max()) * 2.0**-23 if values.dtype == np.float32 else 0.0
+    coarse = float(np.abs(numbers).max()) * 2.0**-24 if values.dtype == np.float32 else 0.0
     if numbers.size == 1:
         if affine is None:
             raise AlignmentError(

@@ -177,6 +177,11 @@ class ImageSource:
     _identities: list[Identity] = field(default_factory=list, compare=False, repr=False)
 
     @property
+    def dates(self) -> NDArray[np.datetime64]:
+        """An image has no dates: (0,)."""
+        return np.empty(0, "datetime64[D]")
+
+    @property
     def identities(self) -> tuple[Identity, ...]:
         """The files this source reads, hashed when first asked."""
         if not self._identities:

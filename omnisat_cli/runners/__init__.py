@@ -1,0 +1,1 @@
+"""Decide where blocks are processed. Knows nothing of pixels."""

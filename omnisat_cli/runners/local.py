@@ -1,0 +1,225 @@
+"""Process blocks in this process: reading, computing and writing overlap.
+
+One thread reads ahead, the calling thread computes, one thread commits. Memory holds at most the
+block in work, the blocks read ahead and the block being written, whatever the area.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from omnisat_cli.engine.device import choose_compute
+from omnisat_cli.engine.finish import used_dates
+from omnisat_cli.engine.process import BlockMapper
+from omnisat_cli.errors import BlockError, CheckpointError, SourceError
+from omnisat_cli.networks.fold import fold_for_inference
+from omnisat_cli.networks.seam import PatchLocal, WindowBased
+from omnisat_cli.networks.table import build_network
+from omnisat_cli.outputs.prediction import Hole, hole_prediction
+from omnisat_cli.outputs.store import BlockFacts
+from omnisat_cli.packs.registry import load_weights
+from omnisat_cli.runners.setup import thread_count
+from omnisat_cli.sources.aoi import rasterize_area
+from omnisat_cli.sources.values import Sample
+
+if TYPE_CHECKING:
+    import threading
+
+    from numpy.typing import NDArray
+
+    from omnisat_cli.engine.device import Compute
+    from omnisat_cli.geo.plan import Block
+    from omnisat_cli.job import Execution
+    from omnisat_cli.outputs.store import BlockRecord, BlockStore
+    from omnisat_cli.runners.setup import Setup
+
+log = logging.getLogger(__name__)
+
+
+class Watch(Protocol):
+    """Told what happens; the command line draws progress from it."""
+
+    def start(self, blocks: int, done: int, km2: float) -> None:
+        """Say how much there is and how much an earlier run finished."""
+
+    def block(self, block: Block, record: BlockRecord, km2: float) -> None:
+        """Say that a block is committed, and the ground it covers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One block, read."""
+
+    block: Block
+    sample: Sample
+    inside: NDArray[np.bool_]
+    faults: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Timing:
+    """Where the seconds of a run went; reading and writing overlap computing.
+
+    Attributes:
+        waiting: Seconds the network waited for pixels.
+        computing: Seconds of encoding, fusing and finishing.
+    """
+
+    waiting: float = 0.0
+    computing: float = 0.0
+    records: list[BlockRecord] = field(default_factory=list)
+
+
+def load_mapper(setup: Setup, execution: Execution) -> BlockMapper:
+    """Build the network of a pack in inference form on its device.
+
+    Raises:
+        CheckpointError: If the weights do not fit the card.
+        JobError: If the device cannot be used.
+    """
+    torch.set_num_threads(thread_count(execution))
+    compute = choose_compute(execution.device, execution.batch)
+    network = load_network(setup, compute)
+    return BlockMapper(network, setup.recipe, setup.plan.tiling, compute)
+
+
+def load_network(setup: Setup, compute: Compute) -> PatchLocal | WindowBased:
+    """Build, load, fold and place the network of a pack.
+
+    Raises:
+        CheckpointError: If the weights do not fit the card.
+    """
+    card = setup.pack.card
+    try:
+        network = build_network(card.network.kind, card.network.config)
+        network.load_state_dict(load_weights(setup.pack))
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the weights of {setup.pack.folder} do not fit its card: {error}"
+        ) from error
+    folded = fold_for_inference(network.eval().to(compute.device))
+    if not isinstance(folded, PatchLocal | WindowBased):
+        raise CheckpointError(
+            f"{setup.pack.card.name} holds a {card.network.kind} network, which makes no map"
+        )
+    return folded
+
+
+def run_blocks(
+    setup: Setup,
+    mapper: BlockMapper,
+    store: BlockStore,
+    watch: Watch,
+    stop: threading.Event,
+    prefetch: int = 1,
+) -> Timing:
+    """Compute every block that is not in the store yet.
+
+    Args:
+        setup: The prepared job.
+        mapper: The network, ready.
+        store: Where finished blocks go; blocks it holds are skipped.
+        watch: Told of each block.
+        stop: When set, the block in work is finished and the rest is left for a resumed run.
+        prefetch: Blocks read ahead.
+
+    Raises:
+        SourceError: If an input cannot be read and holes were not allowed.
+        BlockError: If a block cannot be computed and holes were not allowed.
+    """
+    blocks = store.pending(setup.plan.blocks)
+    watch.start(len(setup.plan.blocks), len(setup.plan.blocks) - len(blocks), setup.km2)
+    timing = Timing()
+    with (
+        ThreadPoolExecutor(1, "read") as reader,
+        ThreadPoolExecutor(1, "write") as writer,
+    ):
+        queue = iter(blocks)
+        ahead = deque(
+            reader.submit(load_block, setup, block)
+            for block, _ in zip(queue, range(prefetch + 1), strict=False)
+        )
+        writing: Future[None] | None = None
+        try:
+            while ahead and not stop.is_set():
+                begin = time.monotonic()
+                loaded = ahead.popleft().result()
+                following = next(queue, None)
+                if following is not None:
+                    ahead.append(reader.submit(load_block, setup, following))
+                ready = time.monotonic()
+                commit = _compute(setup, mapper, loaded)
+                timing.waiting += ready - begin
+                timing.computing += time.monotonic() - ready
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(commit, store, watch, timing)
+            if writing is not None:
+                writing.result()
+        finally:
+            for future in ahead:
+                future.cancel()
+    return timing
+
+
+def load_block(setup: Setup, block: Block) -> Loaded:
+    """Read every modality over the reach of a block.
+
+    Raises:
+        SourceError: If bytes cannot be read and the job does not allow holes.
+    """
+    data = {}
+    faults = []
+    for name, source in setup.sources.items():
+        try:
+            data[name] = source.read(block.reach)
+        except SourceError as error:
+            if setup.job.on_error == "fail":
+                raise
+            log.warning("block %s without %s: %s", block.name, name, error)
+            faults.append(f"{name}: {error}")
+    shape = block.core.refined(setup.recipe.refine).shape
+    if setup.area is None:
+        inside = np.ones(shape, bool)
+    else:
+        inside = rasterize_area(setup.area, setup.plan.lattice, block.core, setup.recipe.refine)
+    return Loaded(block, Sample(block.reach, data), inside, tuple(faults))
+
+
+class _Commit:
+    """A finished block on its way to the store; called on the writing thread."""
+
+    def __init__(self, block: Block, prediction: object, facts: BlockFacts, km2: float) -> None:
+        self.block, self.prediction, self.facts, self.km2 = block, prediction, facts, km2
+
+    def __call__(self, store: BlockStore, watch: Watch, timing: Timing) -> None:
+        record = store.commit(self.block, self.prediction, self.facts)  # type: ignore[arg-type]
+        timing.records.append(record)
+        watch.block(self.block, record, self.km2)
+
+
+def _compute(setup: Setup, mapper: BlockMapper, loaded: Loaded) -> _Commit:
+    """Map one block; a failure becomes a hole where the job allows it."""
+    begin = time.monotonic()
+    block, recipe = loaded.block, setup.recipe
+    faults = list(loaded.faults)
+    try:
+        prediction = mapper.predict(block, loaded.sample, loaded.inside, faulty=bool(faults))
+    except BlockError as error:
+        if setup.job.on_error == "fail":
+            raise
+        faults.append(str(error))
+        presence = np.where(loaded.inside, Hole.FAULT, Hole.OUTSIDE).astype(np.uint8)
+        prediction = hole_prediction(presence.shape, recipe.refine, presence, recipe.extra)
+    dates = {name: tuple(days) for name, days in used_dates(recipe, block, loaded.sample).items()}
+    facts = BlockFacts(time.monotonic() - begin, dates, "; ".join(faults))
+    km2 = block.core.height * block.core.width * setup.plan.lattice.gsd**2 / 1e6
+    return _Commit(block, prediction, facts, km2)

@@ -1,0 +1,206 @@
+"""One job from beginning to end: prepare, run, export."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from omnisat_cli.errors import OutputExistsError, SourceError
+from omnisat_cli.outputs.export import ExportOptions, ExportReport, export
+from omnisat_cli.outputs.products import existing_outputs, space_need
+from omnisat_cli.outputs.provenance import ModelFacts, RunDescription
+from omnisat_cli.outputs.store import BlockStore, RunFacts, has_run, staging_folder
+from omnisat_cli.runners.local import load_mapper, run_blocks
+from omnisat_cli.runners.setup import Setup, prepare, thread_count
+
+if TYPE_CHECKING:
+    import threading
+
+    from omnisat_cli.job import Execution, Job
+    from omnisat_cli.outputs.products import SpaceNeed
+    from omnisat_cli.runners.local import Timing, Watch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How the results are put down.
+
+    Attributes:
+        overwrite: Replace an output, or a staged run of another job.
+        resume: Go on with a staged run of this job.
+        redact_paths: Keep folders out of the provenance.
+        command: Command line, for the provenance.
+    """
+
+    overwrite: bool = False
+    resume: bool = True
+    redact_paths: bool = False
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a job.
+
+    Attributes:
+        setup: The prepared job.
+        export: What was written; None if the run was stopped before its end.
+        seconds: Wall-clock time of this call.
+        computed: Blocks computed by this call.
+        windows: Windows a batch at the end (memory may have halved it).
+    """
+
+    setup: Setup
+    export: ExportReport | None
+    seconds: float
+    computed: int
+    windows: int
+
+
+def needed_space(setup: Setup) -> SpaceNeed:
+    """Return the disk space a prepared job needs."""
+    return space_need(run_facts(setup))
+
+
+def predict(
+    job: Job,
+    execution: Execution,
+    watch: Watch,
+    stop: threading.Event,
+    delivery: Delivery | None = None,
+) -> Report:
+    """Map an area.
+
+    Args:
+        job: What to map.
+        execution: How.
+        watch: Told of progress.
+        stop: When set, the block in work is finished and the run can be resumed.
+        delivery: What to do with what is already there.
+
+    Raises:
+        OmnisatError: With the reason and what to do; the output is then untouched.
+    """
+    begin = time.monotonic()
+    delivery = delivery or Delivery()
+    _refuse_existing(job.out, delivery)
+    setup = prepare(job, execution)
+    with _open_store(setup, delivery) as store:
+        mapper = load_mapper(setup, execution)
+        timing = run_blocks(setup, mapper, store, watch, stop, execution.prefetch)
+        report = None
+        if not (stop.is_set() and store.pending(setup.plan.blocks)):
+            _refuse_changed(setup)
+            description = _describe(setup, execution, (timing, begin), delivery)
+            options = ExportOptions(
+                redact_paths=delivery.redact_paths, threads=thread_count(execution)
+            )
+            report = export(store, setup.plan, setup.pack.legend, job.out, description, options)
+            store.discard()
+    return Report(
+        setup, report, time.monotonic() - begin, len(timing.records), mapper.compute.windows
+    )
+
+
+def run_facts(setup: Setup) -> RunFacts:
+    """Return what every block of a run shares."""
+    plan, card = setup.plan, setup.pack.card
+    return RunFacts(
+        crs=plan.lattice.crs,
+        gsd=plan.lattice.gsd,
+        area=(plan.area.row, plan.area.col, plan.area.height, plan.area.width),
+        refine=setup.recipe.refine,
+        blocks=len(plan.blocks),
+        modalities=card.names,
+        legend=setup.pack.legend.label,
+        class_count=len(setup.recipe.codes),
+        arrays=tuple(setup.recipe.extra),
+    )
+
+
+def _refuse_existing(out: Path, delivery: Delivery) -> None:
+    there = existing_outputs(out)
+    if there and not delivery.overwrite and not has_run(staging_folder(out)):
+        raise OutputExistsError(
+            f"{there[0]} exists.\n  keep it:    -o other{out.suffix}        "
+            "replace it:  --overwrite"
+        )
+
+
+def _open_store(setup: Setup, delivery: Delivery) -> BlockStore:
+    """Resume a staged run of the same job, or start one."""
+    folder = staging_folder(setup.job.out)
+    if has_run(folder):
+        if delivery.overwrite or not delivery.resume:
+            with BlockStore.open(folder) as old:
+                old.discard()
+        else:
+            return BlockStore.resume(folder, setup.fingerprint)
+    return BlockStore.create(folder, setup.fingerprint, run_facts(setup))
+
+
+def _refuse_changed(setup: Setup) -> None:
+    """Check that no input changed while it was read: half a map of each would be a lie."""
+    for name, source in setup.sources.items():
+        for identity in source.identities:
+            path = Path(identity.path)
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise SourceError(f"{path} ({name}) vanished during the run: {error}") from error
+            if path.is_file() and (status.st_size, status.st_mtime_ns) != (
+                identity.size,
+                identity.mtime_ns,
+            ):
+                raise SourceError(
+                    f"{path} ({name}) changed during the run; nothing was exported. Start again "
+                    "with --overwrite"
+                )
+
+
+def _describe(
+    setup: Setup,
+    execution: Execution,
+    run: tuple[Timing, float],
+    delivery: Delivery,
+) -> RunDescription:
+    timing, begin = run
+    card, plan = setup.pack.card, setup.plan
+    area: dict[str, object] = {"asked": setup.job.facts()["area"]}
+    if setup.area is not None:
+        area |= {"description": setup.area.description, "km2": round(setup.area.km2, 6)}
+    decisions = {name: source.decisions for name, source in setup.sources.items()}
+    if setup.area is not None and setup.area.decisions:
+        decisions["area"] = setup.area.decisions
+    return RunDescription(
+        model=ModelFacts(card.name, card.version, card.weights_sha256, card.licence, card.source),
+        inputs={name: source.identities for name, source in setup.sources.items()},
+        decisions=decisions,
+        area=area,
+        command=delivery.command,
+        device=_device_name(execution),
+        threads=thread_count(execution),
+        settings={
+            "fingerprint": dict(setup.fingerprint),
+            "block_m": plan.tiling.block * plan.lattice.gsd,
+            "resolution_m": plan.lattice.gsd / setup.recipe.refine,
+        },
+        durations={
+            "waiting for pixels": timing.waiting,
+            "computing": timing.computing,
+            "before export": time.monotonic() - begin,
+        },
+    )
+
+
+def _device_name(execution: Execution) -> str:
+    if execution.device in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return "cpu" if execution.device == "auto" else execution.device

@@ -1,0 +1,325 @@
+"""From a job to everything a run needs: pack, sources, grid, plan, recipe, fingerprint."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from omnisat_cli.engine.recipe import Feed, Recipe, output_refine
+from omnisat_cli.errors import AlignmentError, JobError, SourceError
+from omnisat_cli.geo.lattice import Lattice, Window
+from omnisat_cli.geo.plan import Plan, Tiling, make_plan
+from omnisat_cli.modality import MODALITIES
+from omnisat_cli.packs.registry import Pack, find_pack, verify_weights
+from omnisat_cli.sources.aoi import Area, meets, read_aoi
+from omnisat_cli.sources.facts import is_metric, name_crs
+from omnisat_cli.sources.opening import Wanted, describe_input, open_input
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from omnisat_cli.geo.lattice import Bounds
+    from omnisat_cli.job import Execution, Input, Job
+    from omnisat_cli.packs.card import ModalityCard
+    from omnisat_cli.sources.values import Source
+
+log = logging.getLogger(__name__)
+
+_BASE_MB = 700
+"""Memory of the process before any block: interpreter, torch, GDAL caches."""
+
+_TOKEN_BYTES = 1024
+"""Generous bytes of a token; networks of omnisat are at most 256 wide in float32."""
+
+_LARGEST_BLOCK = 256
+"""Patches: beyond this the halo costs little and a lost block much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A job made concrete; nothing has been computed or written.
+
+    Attributes:
+        job: What was asked.
+        pack: The model pack, its weights verified.
+        sources: Modality to its source.
+        area: Area of interest, or None where the job maps wherever inputs are.
+        plan: Grid and blocks.
+        recipe: What to compute in a block.
+        fingerprint: Everything that shapes the bytes of the map.
+    """
+
+    job: Job
+    pack: Pack
+    sources: Mapping[str, Source]
+    area: Area | None
+    plan: Plan
+    recipe: Recipe
+    fingerprint: Mapping[str, object]
+
+    @property
+    def km2(self) -> float:
+        """Ground of all block cores, in km²."""
+        pixels = sum(block.core.height * block.core.width for block in self.plan.blocks)
+        return pixels * self.plan.lattice.gsd**2 / 1e6
+
+
+def prepare(job: Job, execution: Execution) -> Setup:
+    """Open everything a job names and plan it.
+
+    Raises:
+        OmnisatError: If anything about the job, its files or its model does not fit.
+    """
+    pack = find_pack(job.model)
+    digest = verify_weights(pack)
+    inputs = _matched(job, pack)
+    lattice = Lattice(_choose_crs(job), pack.card.patch_m)
+    sources = {
+        name: open_input(entry, lattice, Wanted(name, card.bands, card.gsd), job)
+        for name, (entry, card) in inputs.items()
+    }
+    area, frame = _area(job, lattice, sources)
+    feeds = tuple(
+        Feed(card, _channels(entry, card, sources[name]), sources[name].refine)
+        for name, (entry, card) in inputs.items()
+    )
+    has_fine = any(not feed.is_series for feed in feeds)
+    refine, fine = output_refine(pack.card, has_fine, job.resolution)
+    if job.boundary and not pack.card.boundary:
+        raise JobError(f"the model {pack.card.name} gives no parcel boundary")
+    recipe = Recipe(
+        card=pack.card,
+        feeds=feeds,
+        codes=tuple(entry.code for entry in pack.legend.classes),
+        refine=refine,
+        fine=fine,
+        implicit_area=area is None,
+        probabilities=job.probabilities,
+        boundary=job.boundary,
+    )
+    plan = _plan(lattice, frame, (recipe, sources, area), execution)
+    fingerprint = _fingerprint((job, execution), pack, digest, plan, sources)
+    return Setup(job, pack, sources, area, plan, recipe, fingerprint)
+
+
+def _matched(job: Job, pack: Pack) -> dict[str, tuple[Input, ModalityCard]]:
+    """Pair the job's inputs with the model's modalities, in the order of the card."""
+    given = {entry.modality: entry for entry in job.inputs}
+    wanted = {entry.name: entry for entry in pack.card.modalities}
+    pairs: dict[str, tuple[Input, ModalityCard]] = {}
+    for name, card in wanted.items():
+        entry = given.pop(name, None)
+        if entry is None and name.startswith("s1-"):
+            # A file that states its orbits feeds both of them.
+            entry = next((e for e in job.inputs if e.modality == "s1"), None)
+            given.pop("s1", None)
+        if entry is not None:
+            pairs[name] = (entry, card)
+    if given:
+        raise JobError(
+            f"the model {pack.card.name} does not use {', '.join(given)}; it uses "
+            f"{', '.join(wanted)}. Leave the option out or choose another model"
+        )
+    missing = [name for name in wanted if name not in pairs]
+    if missing and job.missing_modality == "fail":
+        raise JobError(f"no file for {', '.join(missing)} and --missing-modality fail was given")
+    return pairs
+
+
+def _choose_crs(job: Job) -> str:
+    """Take the CRS asked for, else that of the finest input."""
+    if job.crs is not None:
+        text = job.crs
+    else:
+        finest = min(job.inputs, key=lambda entry: MODALITIES[entry.modality].gsd)
+        text = describe_input(finest).crs
+        if not text:
+            raise AlignmentError(
+                f"{', '.join(finest.paths)} states no CRS; state it with --cube-crs EPSG:n"
+            )
+    crs, _ = name_crs(text)
+    if not is_metric(crs):
+        raise AlignmentError(
+            f"the map would be in {crs[:60]}, which is not in metres; choose a projected CRS, "
+            "e.g. --crs EPSG:2154"
+        )
+    return crs
+
+
+def _channels(entry: Input, card: ModalityCard, source: Source) -> tuple[int | None, ...]:
+    """Find each band the network wants among those the source delivers."""
+    accepted = dict(
+        pair.split("=", 1) for pair in (entry.option("substitute") or "").split(",") if "=" in pair
+    )
+    channels: list[int | None] = []
+    missing = []
+    for band in card.bands:
+        if band in source.bands:
+            channels.append(source.bands.index(band))
+        elif accepted.get(band) == "none":
+            channels.append(None)
+        else:
+            missing.append(band)
+    if missing:
+        flag = f"--{entry.modality.split('-')[0]}-substitute"
+        example = _substitute_example(missing[0], source.bands)
+        raise SourceError(
+            f"{', '.join(entry.paths)} has no {', '.join(missing)}: the model needs "
+            f"{', '.join(card.bands)} for {card.name}, found {', '.join(source.bands)}. "
+            f"State a substitute, e.g. {flag} {example}, or {flag} {missing[0]}=none to use the "
+            "training mean instead (less accurate)"
+        )
+    return tuple(channels)
+
+
+def _substitute_example(band: str, have: tuple[str, ...]) -> str:
+    near = {"B8A": "B08", "B08": "B8A", "B05": "B04", "B06": "B07", "B07": "B06", "B12": "B11"}
+    other = near.get(band, "none")
+    return f"{band}={other if other in have else 'none'}"
+
+
+def _area(job: Job, lattice: Lattice, sources: Mapping[str, Source]) -> tuple[Area | None, Window]:
+    """Find the area of interest and the window of patches that frames the map."""
+    footprints = [bounds for source in sources.values() for bounds in source.footprints]
+    ground = [lattice.window(bounds) for bounds in footprints]
+    whole = Window.around(ground)
+    if job.area.is_implicit:
+        return None, whole
+    request = job.area
+    area = read_aoi(
+        request.aoi,
+        request.bbox,
+        aoi_crs=request.aoi_crs,
+        bbox_crs=request.bbox_crs,
+        target_crs=lattice.crs,
+    )
+    frame = lattice.window(area.bounds)
+    if all(frame.intersection(window).is_empty for window in ground):
+        distance = min(_distance_km(area.bounds, bounds) for bounds in footprints)
+        raise AlignmentError(
+            f"the area of interest and the imagery do not meet: they are {distance:.1f} km apart "
+            f"in {lattice.crs}. Area {_rounded(area.bounds)}, imagery "
+            f"{_rounded(footprints[0])}; check --aoi-crs"
+        )
+    return area, frame
+
+
+def _plan(
+    lattice: Lattice,
+    frame: Window,
+    world: tuple[Recipe, Mapping[str, Source], Area | None],
+    execution: Execution,
+) -> Plan:
+    """Cut the frame into blocks that hold both area and imagery."""
+    recipe, sources, area = world
+    window = recipe.card.window
+    side = _block_side(recipe, sources, execution)
+    tiling = Tiling(side, window.size, window.size - window.overlap, window.cell)
+    ground = [lattice.window(bounds) for source in sources.values() for bounds in source.footprints]
+
+    def keep(core: Window) -> bool:
+        if area is not None:
+            return meets(area, lattice, core)
+        return any(not core.intersection(part).is_empty for part in ground)
+
+    plan = make_plan(lattice, frame, tiling, keep)
+    if not plan.blocks:
+        raise AlignmentError("nothing to map: no block holds both area and imagery")
+    return plan
+
+
+def _block_side(recipe: Recipe, sources: Mapping[str, Source], execution: Execution) -> int:
+    """Choose the side of a block, in patches, so that a run stays within its memory.
+
+    The bound counts what grows with a block: pixels read (one block in work, the next ones read
+    ahead), tokens and finer features, the blended canvas, the finished layers.
+    """
+    cell = recipe.card.window.cell
+    if execution.block_m is not None:
+        side = round(execution.block_m / recipe.card.patch_m)
+        return max(cell, side // cell * cell)
+    copies = execution.prefetch + 2
+    patch = 0.0
+    for feed in recipe.feeds:
+        pixels = feed.refine**2
+        dates = max(1, len(sources[feed.name].dates))
+        size = 4 if feed.is_series else 1
+        patch += copies * pixels * dates * (len(feed.channels) * size + 2) + _TOKEN_BYTES
+    out = recipe.network_refine**2
+    patch += 64 * out * recipe.fine  # finer features: 16 float32 channels
+    patch += recipe.refine**2 * (4 * (len(recipe.codes) + 2) + 16 + 2 * sum(recipe.extra.values()))
+    budget = max(64, execution.memory_mb - _BASE_MB) * 2**20
+    side = int(math.sqrt(budget / patch)) - 2 * recipe.card.window.size
+    return max(2 * cell, min(_LARGEST_BLOCK, side) // cell * cell)
+
+
+def _fingerprint(
+    asked: tuple[Job, Execution],
+    pack: Pack,
+    digest: str,
+    plan: Plan,
+    sources: Mapping[str, Source],
+) -> dict[str, object]:
+    job, execution = asked
+    tiling = plan.tiling
+    return {
+        "omnisat": importlib.metadata.version("omnisat"),
+        "libraries": {
+            name: importlib.metadata.version(name) for name in ("torch", "numpy", "rasterio")
+        },
+        "job": job.facts(),
+        "model": {"name": pack.card.name, "version": pack.card.version, "sha256": digest},
+        "legend": f"{pack.legend.id}@{pack.legend.version}",
+        "inputs": {
+            name: [
+                {"path": one.path, "size": one.size, "mtime_ns": one.mtime_ns, "sha256": one.sha256}
+                for one in source.identities
+            ]
+            for name, source in sources.items()
+        },
+        "grid": {
+            "crs": plan.lattice.crs,
+            "patch_m": plan.lattice.gsd,
+            "row": plan.area.row,
+            "col": plan.area.col,
+            "height": plan.area.height,
+            "width": plan.area.width,
+        },
+        "tiling": {
+            "block": tiling.block,
+            "window": tiling.window,
+            "stride": tiling.stride,
+            "cell": tiling.cell,
+        },
+        "device": device_class(execution),
+        "threads": thread_count(execution),
+        "batch": execution.batch,
+    }
+
+
+def thread_count(execution: Execution) -> int:
+    """Return the CPU threads a run uses: sums are split by thread, so bits depend on it."""
+    return execution.threads or len(os.sched_getaffinity(0))
+
+
+def device_class(execution: Execution) -> str:
+    """Return "cpu" or "cuda", as it will be chosen."""
+    if execution.device != "auto":
+        return execution.device.split(":")[0]
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _distance_km(one: Bounds, two: Bounds) -> float:
+    dx = max(one[0] - two[2], two[0] - one[2], 0.0)
+    dy = max(one[1] - two[3], two[1] - one[3], 0.0)
+    return math.hypot(dx, dy) / 1000
+
+
+def _rounded(bounds: Bounds) -> str:
+    return "(" + ", ".join(f"{edge:.0f}" for edge in bounds) + ")"

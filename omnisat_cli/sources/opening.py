@@ -1,0 +1,165 @@
+"""From what a job says of an input to a source: which reader reads what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from omnisat_cli.errors import JobError
+from omnisat_cli.modality import MODALITIES
+from omnisat_cli.sources.cube_dates import Duplicates
+from omnisat_cli.sources.cube_grid import PixelReference
+from omnisat_cli.sources.cube_options import CubeOptions
+from omnisat_cli.sources.cubes import describe_cube, open_cube
+from omnisat_cli.sources.images import ImageOptions, describe_image, open_image
+from omnisat_cli.sources.scaling import S1Units
+
+if TYPE_CHECKING:
+    from omnisat_cli.geo.lattice import Bounds, Lattice
+    from omnisat_cli.job import Input, Job
+    from omnisat_cli.sources.values import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an input lies, before any lattice exists.
+
+    Attributes:
+        crs: "EPSG:n" or WKT; "" where the files state none.
+        bounds: left, bottom, right, top in that CRS.
+    """
+
+    crs: str
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a network asks of a source.
+
+    Attributes:
+        modality: Name in the table of sensors.
+        bands: Canonical bands.
+        gsd: Pixel size in metres.
+    """
+
+    modality: str
+    bands: tuple[str, ...]
+    gsd: float
+
+
+def describe_input(entry: Input) -> Place:
+    """Say where an input lies.
+
+    Raises:
+        SourceError: If it cannot be read, or its CRS is unknown.
+    """
+    if MODALITIES[entry.modality].kind == "image":
+        facts = describe_image(entry.modality, list(entry.paths), _image_options(entry, None))
+        return Place(facts.crs, facts.bounds)
+    cube = describe_cube(_only_path(entry), _cube_options(entry, None))
+    return Place(cube.crs, cube.bounds)
+
+
+def open_input(entry: Input, lattice: Lattice, wanted: Wanted, job: Job) -> Source:
+    """Open an input on a lattice.
+
+    Args:
+        entry: Files and what the user says of them.
+        lattice: The anchor lattice.
+        wanted: What the network asks for; its modality may be one orbit of the input's.
+        job: For the dates and for what a read error means.
+
+    Raises:
+        SourceError: If the files are damaged, ambiguous or contradict themselves.
+        AlignmentError: If nothing says where they lie.
+        SecurityError: If they ask for what data files may not ask for.
+        JobError: If an option does not fit.
+    """
+    if MODALITIES[entry.modality].kind == "image":
+        return open_image(
+            wanted.modality, list(entry.paths), lattice, _image_options(entry, wanted)
+        )
+    options = _cube_options(entry, job, wanted.modality)
+    return open_cube(wanted.modality, _only_path(entry), lattice, options)
+
+
+def _only_path(entry: Input) -> str:
+    if len(entry.paths) > 1:
+        raise JobError(
+            f"--{entry.modality} takes one cube, got {len(entry.paths)}: {', '.join(entry.paths)}; "
+            "join them along time first"
+        )
+    return entry.paths[0]
+
+
+def _image_options(entry: Input, wanted: Wanted | None) -> ImageOptions:
+    nodata = entry.option("nodata")
+    return ImageOptions(
+        bands=_listed(entry.option("bands")),
+        wanted=None if wanted is None else wanted.bands,
+        nodata="none" if nodata == "none" else _number(entry, "nodata"),
+        gsd=None if wanted is None else wanted.gsd,
+        scale=_number(entry, "scale"),
+        crs=entry.option("crs"),
+        irc=_listed(entry.option("irc")) or (),
+        allow_roots=_listed(entry.option("allow_root")) or (),
+    )
+
+
+def _cube_options(entry: Input, job: Job | None, modality: str = "") -> CubeOptions:
+    dates_file = entry.option("dates_file")
+    offset = entry.option("offset")
+    return CubeOptions(
+        crs=entry.option("crs") or "",
+        pixels=cast("PixelReference", _choice(entry, "pixels", get_args(PixelReference))),
+        group=entry.option("group") or "",
+        bands=_listed(entry.option("bands")) or (),
+        dates_file=None if dates_file is None else Path(dates_file),
+        date_range=None if job is None else job.dates,
+        duplicate_dates=cast("Duplicates", _choice(entry, "duplicate_dates", get_args(Duplicates))),
+        cloud_mask=entry.option("cloud_mask") or "auto",
+        keep_snow=entry.option("keep_snow") == "yes",
+        max_cloud=_number(entry, "max_cloud"),
+        s2_scale=_number(entry, "scale"),
+        s2_offset=None if offset in (None, "auto") else _number(entry, "offset"),
+        s1_units=cast("S1Units", _choice(entry, "units", get_args(S1Units))),
+        orbit_stated=bool(modality) and entry.modality == modality,
+        substitutes=_substitutes(entry),
+        on_error="fail" if job is None else job.on_error,
+    )
+
+
+def _substitutes(entry: Input) -> dict[str, str]:
+    """Bands copied in place of missing ones; "none" is the engine's business, not the reader's."""
+    pairs = {}
+    for text in _listed(entry.option("substitute")) or ():
+        band, _, other = text.partition("=")
+        if not band or not other:
+            raise JobError(f"--{entry.modality}-substitute {text}: write it as B8A=B08")
+        if other != "none":
+            pairs[band] = other
+    return pairs
+
+
+def _listed(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _choice(entry: Input, name: str, choices: tuple[str, ...]) -> str:
+    """Return the value of an option that has few; the first is the default."""
+    value = entry.option(name) or choices[0]
+    if value not in choices:
+        raise JobError(f"--{entry.modality} {name} {value}: one of {', '.join(choices)}")
+    return value
+
+
+def _number(entry: Input, name: str) -> float | None:
+    text = entry.option(name)
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise JobError(f"--{entry.modality}-{name} {text}: not a number") from None

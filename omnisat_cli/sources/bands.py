@@ -201,6 +201,8 @@ def _from_colours(
         return names
     rgb = {"R", "G", "B"} & set(sensor.bands)
     if rgb <= set(coloured) and len(set(coloured)) == len(coloured):
+        # Where band 4 is infrared under the tag of alpha, the other tags prove little either.
+        doubted = "NIR" in names
         for k, colour in by_colour.items():
             names[k] = colour or names[k]
         because = f"colour tags {', '.join(labels.colours)}"
@@ -209,7 +211,7 @@ def _from_colours(
         if guess:
             names[3] = "NIR"
             because += "; band 4 by its position"
-        decisions.insert(0, _band_decision(names, because, option, warning=guess))
+        decisions.insert(0, _band_decision(names, because, option, warning=guess or doubted))
         return names
     if len(free) < min(3, len(sensor.bands)):
         raise SourceError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from omnisat_cli.sources.safe import local_path, read_head
 from omnisat_cli.sources.values import Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -72,11 +73,13 @@ class _Outline:
         shapes: One for each feature; None where the feature has no geometry.
         crs: CRS name, or "" where the file has none.
         because: Where the CRS was found.
+        notes: What the reader of the format complained about.
     """
 
     shapes: tuple[BaseGeometry | None, ...]
     crs: str
     because: str
+    notes: tuple[str, ...] = ()
 
 
 def read_aoi(
@@ -114,6 +117,9 @@ def read_aoi(
     outline = _read_outline(place)
     crs, decision = _outline_crs(outline, place, aoi_crs)
     decisions = [decision]
+    decisions += [
+        Decision("area", note, "said by its reader", warning=True) for note in outline.notes
+    ]
     polygon = _one_polygon(outline, str(place), decisions)
     _refuse_contradiction(polygon, crs, str(place), "--aoi-crs", target_crs)
     polygon = _to_crs(polygon, crs, target_crs, str(place))
@@ -266,20 +272,33 @@ def _read_frame(place: Path, kind: str) -> _Outline:
     from pyogrio.errors import DataLayerError, DataSourceError
 
     try:
-        if kind == "GeoParquet":
-            frame = geopandas.read_parquet(place)
-        else:
-            layers = [str(name) for name, shape in pyogrio.list_layers(place) if shape]
-            if len(layers) != 1:
-                raise SourceError(
-                    f"{place}: has {len(layers)} layers with geometry ({', '.join(layers[:5])}); "
-                    "export the one that is the area to its own file"
-                )
-            frame = geopandas.read_file(place, layer=layers[0], columns=[])
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            if kind == "GeoParquet":
+                frame = geopandas.read_parquet(place)
+            else:
+                layer = _only_layer(place, pyogrio.list_layers(place))
+                frame = geopandas.read_file(place, layer=layer, columns=[])
+    except ImportError as error:
+        raise SourceError(
+            f"{place}: reading GeoParquet needs pyarrow; install it (pip install pyarrow) or "
+            "export the area as GeoPackage"
+        ) from error
     except (DataSourceError, DataLayerError, OSError, ValueError, KeyError) as error:
         raise SourceError(f"{place}: is no readable {kind} ({error}); export it again") from error
     crs = frame.crs.to_wkt() if frame.crs is not None else ""
-    return _Outline(tuple(frame.geometry), crs, f"the {kind} itself")
+    notes = tuple(dict.fromkeys(str(warning.message) for warning in said))
+    return _Outline(tuple(frame.geometry), crs, f"the {kind} itself", notes)
+
+
+def _only_layer(place: Path, layers: Iterable[Sequence[str | None]]) -> str:
+    names = [str(name) for name, shape in layers if shape]
+    if len(names) != 1:
+        raise SourceError(
+            f"{place}: has {len(names)} layers with geometry ({', '.join(names[:5])}); "
+            "export the one that is the area to its own file"
+        )
+    return names[0]
 
 
 def _outline_crs(outline: _Outline, place: Path, aoi_crs: str | None) -> tuple[str, Decision]:

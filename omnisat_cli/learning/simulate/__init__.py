@@ -1,10 +1,11 @@
 """Simulated landscapes with co-registered images, series and truth.
 
-`simulate(SceneSpec(seed))` makes a scene in memory, `write_scene` writes it as users' files look.
+`simulate(SceneSpec(seed))` makes a scene in memory; `files.write_scene` writes it as the files that
+users bring, `files.write_simulation` does so for scenes larger than the memory.
 """
 
 from omnisat_cli.learning.simulate.legend import LEGEND_FILE, sim_legend
-from omnisat_cli.learning.simulate.scene import simulate
+from omnisat_cli.learning.simulate.scene import simulate, simulate_tiles
 from omnisat_cli.learning.simulate.values import Frame, Parcel, Scene, SceneSpec
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "SceneSpec",
     "sim_legend",
     "simulate",
+    "simulate_tiles",
 ]

@@ -189,10 +189,11 @@ def _draw_rows(
     wide = max(0.28, 0.6 * pixels.gsd)
     change -= tracks[of] * (0.28 / wide) * 1.6 * np.exp(-0.5 * (beside / wide) ** 2)
     density[rows, cols] += change.astype(np.float32)
-    straw = np.where(flight.state.straw[:, 0] > 0.3, 1.0, 0.0) * (land.cover >= Cover.WHEAT)
+    baled = uniform_at(flight.seed, 943, land.key) < 0.45
+    straw = np.where((flight.state.straw[:, 0] > 0.3) & ~baled, 1.0, 0.0)
     header = np.where(draw < 0.5, 6.0, 8.0)[of]
     swath = np.exp(-0.5 * ((across % header - header / 2) / max(0.7, pixels.gsd)) ** 2)
-    soil[rows, cols] += (straw[of] * 0.35 * (swath - 0.2)).astype(np.float32)
+    soil[rows, cols] += (straw[of] * 0.28 * (swath - 0.2)).astype(np.float32)
 
 
 def _plant_orchards(

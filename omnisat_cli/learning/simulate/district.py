@@ -310,7 +310,7 @@ def _village(ground: _Ground) -> None:
     for block in _blocks(ground, ground.corners, angle):
         distance = np.hypot(*(block.mean(0) - middle))
         if distance < reach:
-            cut = Cut(angle, 420 + 3.2 * distance, sigma=0.35, elongation=1.7, irregular=0.04)
+            cut = Cut(angle, 330 + 2.6 * distance, sigma=0.35, elongation=1.7, irregular=0.04)
             for pieces in subdivide(block, cut, ground.rng):
                 _plot(ground, pieces[0], angle)
         elif distance < 1.6 * reach:
@@ -346,6 +346,7 @@ def _plot(ground: _Ground, corners: NDArray[np.float64], angle: float) -> None:
     shape = shapely.buffer(ground.bend(corners), -1.2, join_style="mitre")
     if shape.is_empty or shape.area < 120:
         return
+    ground.add(Cover.LAWN, shape, angle, Level.FIELD)
     middle = np.array(shape.centroid.coords[0]) + rng.uniform(-4, 4, 2)
     length, width = rng.uniform(9, 17), rng.uniform(7, 10.5)
     wall = angle + float(rng.choice([0.0, np.pi / 2])) + float(rng.normal(0, 0.04))

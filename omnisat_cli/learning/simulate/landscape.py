@@ -98,11 +98,11 @@ def landscape(seed: int, frame: Frame, whole: Frame) -> Landscape:
         whole: Frame of the scene, from which parcels are numbered.
     """
     near = [(site, district(seed, site)) for site in layout.sites_in(seed, frame)]
-    number = {site: n for n, site in enumerate(layout.sites_near(whole.expanded(200)))}
+    number = {site: n for n, site in enumerate(layout.sites_near(whole.expanded(2000)))}
     box = shapely.box(*frame.bounds)
     found: list[tuple[Surface, int]] = []
     for site, content in near:
-        found += _numbered(content, box, number.get(site, -1) * PARCELS_A_DISTRICT)
+        found += _numbered(content, box, number[site] * PARCELS_A_DISTRICT)
     found.sort(key=lambda pair: pair[0].level)  # stable: districts keep their order
     shapes = np.array([surface.geometry for surface, _ in found], dtype=object)
     centroids = shapely.centroid(shapes)
@@ -132,7 +132,7 @@ def _numbered(content: Content, box: BaseGeometry, first: int) -> list[tuple[Sur
     for surface, shows in zip(content.surfaces, meets, strict=True):
         parcel += surface.parcel
         if shows:
-            found.append((surface, max(parcel, 0) if surface.parcel else 0))
+            found.append((surface, parcel if surface.parcel else 0))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,7 @@ from omnisat_cli.learning.simulate.weather import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import EllipsisType
 
     from numpy.typing import NDArray
@@ -63,6 +64,28 @@ def simulate(spec: SceneSpec) -> Scene:
 
     The same `spec` gives the same scene, and two windows of one seed agree where they overlap.
     """
+    return _make(spec, spec.frame)
+
+
+def simulate_tiles(spec: SceneSpec, side_m: int) -> Iterator[Scene]:
+    """Make a scene too large for the memory, piece by piece.
+
+    Args:
+        spec: The whole scene.
+        side_m: Side of a piece, a multiple of 10 m.
+
+    Yields:
+        Scenes of at most `side_m`, row by row from the upper left; their parcels keep the numbers
+        they have in the whole.
+    """
+    for frame in spec.frame.tiles(side_m):
+        place = (frame.left, frame.top)
+        piece = replace(spec, width_m=frame.width, height_m=frame.height, origin=place)
+        yield _make(piece, spec.frame)
+
+
+def _make(spec: SceneSpec, numbered: Frame) -> Scene:
+    """Make a scene whose parcels are numbered as in the frame `numbered`."""
     year = _Year(
         optical_year(spec.seed, spec.year),
         radar_year(spec.seed, spec.year),
@@ -70,8 +93,8 @@ def simulate(spec: SceneSpec) -> Scene:
     )
     whole = _empty(spec, year)
     for tile in spec.frame.tiles(_TILE_M):
-        _paste(spec, whole, tile, _render(spec, tile, year))
-    land = landscape(spec.seed, spec.frame, spec.frame)
+        _paste(spec, whole, tile, _render(spec, tile, year, numbered))
+    land = landscape(spec.seed, spec.frame, numbered)
     shown = set(np.unique(whole.parcel_ids).tolist())
     return Scene(
         spec=spec,
@@ -124,10 +147,10 @@ def _inside(outer: Frame, inner: Frame, gsd: float) -> tuple[EllipsisType, slice
     return ..., slice(row, row + rows), slice(col, col + cols)
 
 
-def _render(spec: SceneSpec, tile: Frame, year: _Year) -> _Rasters:
+def _render(spec: SceneSpec, tile: Frame, year: _Year, numbered: Frame) -> _Rasters:
     """Render one tile with a margin, and cut the margin off."""
     around = tile.expanded(_MARGIN_M).snapped(2 * CELL_M)
-    land = landscape(spec.seed, around, spec.frame)
+    land = landscape(spec.seed, around, numbered)
     painted = land.painted(Pixels(around, 1.0))
     cells = Pixels(around, CELL_M)
     parts = shares(painted, cells, len(land.cover))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,18 +50,14 @@ class Frame:
         return Frame(left, top, right - left, top - bottom)
 
     def tiles(self, side: int) -> list[Frame]:
-        """Cut into frames of about equal size, at most `side` metres, on multiples of 10 m."""
-        columns, rows = (_edges(length, side) for length in (self.width, self.height))
+        """Cut into frames of at most `side` metres, counted from the upper left corner."""
         return [
-            Frame(self.left + x0, self.top - y0, x1 - x0, y1 - y0)
-            for y0, y1 in pairwise(rows)
-            for x0, x1 in pairwise(columns)
+            Frame(
+                self.left + x, self.top - y, min(side, self.width - x), min(side, self.height - y)
+            )
+            for y in range(0, self.height, side)
+            for x in range(0, self.width, side)
         ]
-
-
-def _edges(length: int, side: int) -> list[int]:
-    parts = -(-length // side)
-    return [round(length * part / parts / CELL_M) * CELL_M for part in range(parts + 1)]
 
 
 @dataclass(frozen=True, slots=True)

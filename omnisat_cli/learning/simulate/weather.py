@@ -71,7 +71,7 @@ def optical_year(seed: int, year: int) -> Optical:
     days = (dates - _new_year(year)).astype(np.float64)
     winter = 0.5 + 0.5 * np.cos(2 * np.pi * (days - 5) / 365)
     cover = rng.beta(0.55 + 0.45 * winter, 0.50 - 0.12 * winter)
-    cirrus = np.where(rng.random(len(days)) < 0.35, rng.beta(1.2, 2.5, len(days)), 0.0)
+    cirrus = np.where(rng.random(len(days)) < 0.28, rng.beta(1.2, 2.5, len(days)), 0.0)
     haze = rng.normal(0.0, 0.006, len(days))
     gain = rng.normal(1.0, 0.025, len(days))
     kept = cover < _WORST_COVER

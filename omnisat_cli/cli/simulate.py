@@ -1,0 +1,58 @@
+"""`omnisat simulate`: a synthetic scene with its truth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omnisat_cli.cli.console import say, set_up_logging
+from omnisat_cli.cli.options import Verbose
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")],
+    *,
+    seed: Annotated[int, typer.Option(help="Number of the simulated world.")] = 0,
+    size_km: Annotated[
+        float, typer.Option("--size-km", help="Side of the square scene, in steps of 0.01.")
+    ] = 1.0,
+    aerial_gsd: Annotated[
+        float, typer.Option("--aerial-gsd", help="Pixel of the aerial image, metres: 0.2 to 1.")
+    ] = 0.5,
+    year: Annotated[int, typer.Option(help="Year of the series.")] = 2023,
+    aerial_gap: Annotated[
+        str,
+        typer.Option(metavar="SIDE:PERCENT", help="Strip without aerial image, as east:20."),
+    ] = "",
+    s1_gap: Annotated[
+        str, typer.Option(metavar="SIDE:PERCENT", help="Strip without Sentinel-1, as south:20.")
+    ] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a scene that is there.")
+    ] = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Make synthetic farmland: aerial image, Sentinel-1 and -2 series, labels and parcels.
+
+    The same seed gives the same files. Nothing in them is real.
+    """
+    set_up_logging(verbose, quiet=False)
+    from omnisat_cli.learning.simulate import SceneSpec
+    from omnisat_cli.learning.simulate.files import (
+        Layout,
+        read_gap,
+        refuse_existing,
+        write_simulation,
+    )
+
+    side_m = round(size_km * 1000)
+    spec = SceneSpec(seed, side_m, side_m, aerial_gsd, year)
+    layout = Layout(
+        read_gap(aerial_gap) if aerial_gap else None, read_gap(s1_gap) if s1_gap else None
+    )
+    if not overwrite:
+        refuse_existing(out)
+    write_simulation(spec, out, layout)
+    left, top = spec.frame.left, spec.frame.top
+    say(f"{out}: {size_km:g} km × {size_km:g} km of world {seed}, upper left {left}, {top}")
+    say("  aerial.tif, s2.nc, s1.nc, and the truth: labels.tif, parcels.gpkg; aoi.geojson")

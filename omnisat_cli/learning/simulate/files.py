@@ -1,0 +1,413 @@
+"""Write a scene as the files that users bring.
+
+`aerial.tif` (RGB + NIR), `s2.nc` and `s1.nc` (one variable a band, as odc-stac and rioxarray write
+them), `labels.tif` and `parcels.gpkg` (the truth) and `aoi.geojson` (with the CRS member that QGIS
+writes). Everything is written tile by tile, so a scene may be larger than the memory.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import geopandas as gpd
+import h5netcdf
+import numpy as np
+import pyogrio
+import rasterio
+import shapely
+from pyproj import CRS
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from omnisat_cli.errors import JobError, OutputExistsError
+from omnisat_cli.learning.simulate.fields import Pixels
+from omnisat_cli.learning.simulate.landscape import transform
+from omnisat_cli.learning.simulate.legend import sim_legend
+from omnisat_cli.learning.simulate.scene import simulate_tiles
+from omnisat_cli.learning.simulate.values import CELL_M, Frame, SceneSpec
+from omnisat_cli.learning.simulate.values import CRS as CRS_NAME
+from omnisat_cli.modality import S2_BANDS
+from omnisat_cli.outputs.products import Category
+from omnisat_cli.outputs.sidecars import aux_xml, qml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from omnisat_cli.learning.simulate.values import Scene
+
+FILES = (
+    *("aerial.tif", "s2.nc", "s1.nc", "labels.tif", "labels.tif.aux.xml", "labels.qml"),
+    *("parcels.gpkg", "aoi.geojson"),
+)
+_BLOCK = 256
+_QUALITY = 88
+_DB_STEP = 0.02
+_DB_MISSING = -32768
+_SCL_MEANINGS = (
+    "no_data saturated dark_area cloud_shadow vegetation not_vegetated water unclassified "
+    "cloud_medium_probability cloud_high_probability thin_cirrus snow"
+)
+Side = Literal["north", "south", "east", "west"]
+SIDES: tuple[Side, ...] = ("north", "south", "east", "west")
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Strip of a scene that a sensor did not see.
+
+    Attributes:
+        side: Edge of the scene the strip lies along.
+        share: Part of the scene it takes, 0 to 1; cut to whole blocks of 40 m.
+    """
+
+    side: Side
+    share: float
+
+    def __post_init__(self) -> None:
+        if self.side not in SIDES or not 0 < self.share < 1:
+            raise JobError(
+                f"a gap lies north, south, east or west and takes a share between 0 and 1, "
+                f"got {self.side!r} and {self.share}"
+            )
+
+    def seen(self, frame: Frame) -> Frame:
+        """Return what is left of a frame."""
+        across = self.side in ("east", "west")
+        whole = frame.width if across else frame.height
+        lost = round(whole * self.share / 40) * 40
+        left = frame.left + (lost if self.side == "west" else 0)
+        top = frame.top - (lost if self.side == "north" else 0)
+        width, height = frame.width - lost * across, frame.height - lost * (not across)
+        return Frame(left, top, width, height)
+
+
+def read_gap(text: str) -> Gap:
+    """Read SIDE:PERCENT, as "east:20".
+
+    Raises:
+        JobError: If it is not of that form.
+    """
+    side, _, percent = text.partition(":")
+    for known in SIDES:
+        if side == known and percent.isdecimal() and 0 < int(percent) < 100:
+            return Gap(known, int(percent) / 100)
+    raise JobError(f"a gap is SIDE:PERCENT, as east:20 (sides: {', '.join(SIDES)}); got {text!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is written, and where sensors saw nothing.
+
+    Attributes:
+        aerial_gap: The aerial file ends where this strip begins.
+        s1_gap: Sentinel-1 holds its fill value in this strip.
+    """
+
+    aerial_gap: Gap | None = None
+    s1_gap: Gap | None = None
+
+
+def write_scene(scene: Scene, folder: Path, layout: Layout | None = None) -> None:
+    """Write a scene that is in memory; see `write_scenes`."""
+    write_scenes(scene.spec, [scene], folder, layout)
+
+
+def write_simulation(spec: SceneSpec, folder: Path, layout: Layout | None = None) -> None:
+    """Simulate a scene of any size and write it; memory depends on its tiles, not on its size."""
+    side = 2560 if spec.aerial_gsd >= 0.4 else 1280  # whole blocks of every file
+    write_scenes(spec, simulate_tiles(spec, side), folder, layout)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Stop before files of an earlier scene are replaced.
+
+    Raises:
+        OutputExistsError: If one of `FILES` is there.
+    """
+    there = [name for name in FILES if (folder / name).exists()]
+    if there:
+        raise OutputExistsError(
+            f"{folder} holds {', '.join(there)} already; choose another folder or add --overwrite"
+        )
+
+
+def write_scenes(
+    spec: SceneSpec, pieces: Iterable[Scene], folder: Path, layout: Layout | None = None
+) -> None:
+    """Write the pieces of a scene into one folder; files of that name are replaced.
+
+    Args:
+        spec: The whole scene.
+        pieces: Scenes that tile it.
+        folder: Made if missing.
+        layout: Gaps.
+    """
+    layout = layout or Layout()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+    parcels: dict[int, list[tuple[int, shapely.Geometry]]] = {}
+    with ExitStack() as stack:
+        files: _Files | None = None
+        for piece in pieces:
+            if files is None:
+                files = _open(spec, piece, folder, layout, stack)
+            _put(files, piece)
+            for parcel in piece.parcels:
+                parcels.setdefault(parcel.id, []).append((parcel.class_code, parcel.geometry))
+    _write_parcels(parcels, folder / "parcels.gpkg")
+    _write_aoi(spec.frame, folder / "aoi.geojson")
+    categories = [Category(c.code, c.name_en, c.rgb) for c in sim_legend().classes]
+    (folder / "labels.tif.aux.xml").write_bytes(aux_xml(categories, "class"))
+    (folder / "labels.qml").write_bytes(qml(categories))
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Open files of a scene."""
+
+    frame: Frame
+    aerial: rasterio.io.DatasetWriter
+    aerial_frame: Frame
+    labels: rasterio.io.DatasetWriter
+    s2: h5netcdf.File
+    s1: h5netcdf.File
+    s1_frame: Frame
+
+
+def _open(spec: SceneSpec, first: Scene, folder: Path, layout: Layout, stack: ExitStack) -> _Files:
+    frame = spec.frame
+    seen = layout.aerial_gap.seen(frame) if layout.aerial_gap else frame
+    s2, s1 = (stack.enter_context(h5netcdf.File(folder / name, "w")) for name in ("s2.nc", "s1.nc"))
+    _start_cube(s2, frame, first.s2_dates, "Simulated Sentinel-2 surface reflectance, level 2A")
+    _start_s2(s2)
+    _start_cube(s1, frame, first.s1_dates, "Simulated Sentinel-1 GRD backscatter")
+    _start_s1(s1, first.s1_orbit)
+    return _Files(
+        frame=frame,
+        aerial=stack.enter_context(_open_aerial(spec, first, seen, folder / "aerial.tif")),
+        aerial_frame=seen,
+        labels=stack.enter_context(_open_labels(frame, folder / "labels.tif")),
+        s2=s2,
+        s1=s1,
+        s1_frame=layout.s1_gap.seen(frame) if layout.s1_gap else frame,
+    )
+
+
+def _open_aerial(
+    spec: SceneSpec, first: Scene, seen: Frame, path: Path
+) -> rasterio.io.DatasetWriter:
+    pixels = Pixels(seen, spec.aerial_gsd)
+    target = rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=4,
+        dtype="uint8",
+        crs=CRS_NAME,
+        transform=transform(pixels),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        tiled=True,
+        blockxsize=_BLOCK,
+        blockysize=_BLOCK,
+        compress="JPEG",
+        jpeg_quality=_QUALITY,
+        photometric="RGB",
+        alpha="NO",
+        bigtiff="IF_SAFER",
+    )
+    target.descriptions = ("red", "green", "blue", "nir")
+    target.colorinterp = (
+        *(ColorInterp.red, ColorInterp.green, ColorInterp.blue),
+        ColorInterp.undefined,
+    )
+    day = str(first.aerial_date).replace("-", ":")
+    target.update_tags(TIFFTAG_DATETIME=f"{day} 12:00:00", TIFFTAG_SOFTWARE="omnisat simulate")
+    return target
+
+
+def _open_labels(frame: Frame, path: Path) -> rasterio.io.DatasetWriter:
+    legend = sim_legend()
+    target = rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=1,
+        dtype="uint8",
+        nodata=legend.nodata,
+        crs=CRS_NAME,
+        transform=transform(Pixels(frame, 1.0)),
+        height=frame.height,
+        width=frame.width,
+        tiled=True,
+        blockxsize=_BLOCK,
+        blockysize=_BLOCK,
+        compress="DEFLATE",
+        bigtiff="IF_SAFER",
+    )
+    target.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in legend.classes})
+    target.set_band_description(1, "class")
+    return target
+
+
+def _start_cube(
+    file: h5netcdf.File, frame: Frame, dates: NDArray[np.datetime64], title: str
+) -> None:
+    """Define dimensions, coordinates and the coordinate reference system."""
+    pixels = Pixels(frame, CELL_M)
+    file.dimensions = {"time": len(dates), "y": pixels.shape[0], "x": pixels.shape[1]}
+    file.attrs["Conventions"] = "CF-1.8"
+    file.attrs["coordinates"] = "spatial_ref"  # so that xarray makes it a coordinate
+    file.attrs["title"] = title
+    file.attrs["institution"] = "synthetic scene, omnisat simulate"
+    time = file.create_variable("time", ("time",), data=(dates - dates[0]).astype(np.int64))
+    time.attrs.update(
+        {"units": f"days since {dates[0]}", "calendar": "proleptic_gregorian", "axis": "T"}
+    )
+    for name, values in (("y", pixels.y), ("x", pixels.x)):
+        axis = file.create_variable(name, (name,), data=values)
+        axis.attrs["units"] = "metre"
+        axis.attrs["standard_name"] = f"projection_{name}_coordinate"
+        axis.attrs["axis"] = name.upper()
+    reference = file.create_variable("spatial_ref", (), data=np.int32(2154))
+    crs = CRS.from_user_input(CRS_NAME)
+    for key, value in crs.to_cf().items():
+        reference.attrs[key] = np.asarray(value, float) if isinstance(value, tuple) else value
+    reference.attrs["spatial_ref"] = crs.to_wkt("WKT1_GDAL")
+    reference.attrs["GeoTransform"] = " ".join(str(v) for v in transform(pixels).to_gdal())
+
+
+def _start_band(
+    file: h5netcdf.File, name: str, dtype: str, missing: int, about: dict[str, object]
+) -> None:
+    shape = tuple(file.dimensions[axis].size for axis in ("time", "y", "x"))
+    band = file.create_variable(
+        name,
+        ("time", "y", "x"),
+        dtype,
+        fillvalue=np.dtype(dtype).type(missing),
+        chunks=(min(shape[0], 16), min(shape[1], 128), min(shape[2], 128)),
+        compression="gzip",
+        compression_opts=6,
+        shuffle=True,
+    )
+    band.attrs["grid_mapping"] = "spatial_ref"
+    for key, value in about.items():
+        band.attrs[key] = value
+
+
+def _start_s2(file: h5netcdf.File) -> None:
+    for name in S2_BANDS:
+        about = {"long_name": f"surface reflectance × 10000, {name}", "units": "1", "nodata": 0}
+        _start_band(file, name, "uint16", 0, about)
+    about = {
+        "long_name": "scene classification",
+        "flag_values": np.arange(12, dtype=np.uint8),
+        "flag_meanings": _SCL_MEANINGS,
+    }
+    _start_band(file, "SCL", "uint8", 0, about)
+
+
+def _start_s1(file: h5netcdf.File, orbits: NDArray[np.str_]) -> None:
+    orbit = file.create_variable(
+        "orbit_state",
+        ("time",),
+        data=orbits.astype(object),
+        dtype=h5netcdf.core.h5py.string_dtype(),
+    )
+    file.attrs["coordinates"] = "spatial_ref orbit_state"
+    orbit.attrs["long_name"] = "orbit direction of each date"
+    for name in ("VV", "VH"):
+        about = {
+            "long_name": f"backscatter, {name}",
+            "units": "dB",
+            "scale_factor": _DB_STEP,
+            "add_offset": 0.0,
+        }
+        _start_band(file, name, "int16", _DB_MISSING, about)
+
+
+def _put(files: _Files, piece: Scene) -> None:
+    """Write one piece of the scene into every file."""
+    frame = piece.spec.frame
+    rows, cols = _place(files.frame, frame, CELL_M)
+    for index, name in enumerate(S2_BANDS):
+        files.s2[name][:, rows, cols] = piece.s2[:, index]
+    files.s2["SCL"][:, rows, cols] = piece.scl
+    stored = np.rint(piece.s1 / _DB_STEP).astype(np.int16)
+    cells = Pixels(frame, CELL_M)
+    left, bottom, right, top = files.s1_frame.bounds
+    inside_y, inside_x = (cells.y < top) & (cells.y > bottom), (cells.x > left) & (cells.x < right)
+    stored = np.where(inside_y[:, None] & inside_x[None, :], stored, np.int16(_DB_MISSING))
+    for index, name in enumerate(("VV", "VH")):
+        files.s1[name][:, rows, cols] = stored[:, index]
+    files.labels.write(piece.truth, 1, window=Window.from_slices(*_place(files.frame, frame, 1)))
+    _put_aerial(files, piece)
+
+
+def _put_aerial(files: _Files, piece: Scene) -> None:
+    frame, seen = piece.spec.frame, files.aerial_frame
+    left, top = max(frame.left, seen.left), min(frame.top, seen.top)
+    right = min(frame.left + frame.width, seen.left + seen.width)
+    bottom = max(frame.top - frame.height, seen.top - seen.height)
+    if right <= left or top <= bottom:
+        return
+    common = Frame(left, top, right - left, top - bottom)
+    rows, cols = _place(frame, common, piece.gsd)
+    window = Window.from_slices(*_place(seen, common, piece.gsd))
+    files.aerial.write(piece.aerial[:, rows, cols], window=window)
+
+
+def _place(outer: Frame, inner: Frame, gsd: float) -> tuple[slice, slice]:
+    row, col = round((outer.top - inner.top) / gsd), round((inner.left - outer.left) / gsd)
+    return (
+        slice(row, row + round(inner.height / gsd)),
+        slice(col, col + round(inner.width / gsd)),
+    )
+
+
+def _write_parcels(parcels: dict[int, list[tuple[int, shapely.Geometry]]], path: Path) -> None:
+    names = {entry.code: entry.name_en for entry in sim_legend().classes}
+    numbers = sorted(parcels)
+    codes = [parcels[number][0][0] for number in numbers]
+    shapes = [shapely.union_all([part for _, part in parcels[number]]) for number in numbers]
+    table = gpd.GeoDataFrame(
+        {"id": numbers, "class_code": codes, "class_name": [names[code] for code in codes]},
+        geometry=[shapely.multipolygons([s]) if s.geom_type == "Polygon" else s for s in shapes],
+        crs=CRS_NAME,
+    )
+    # the same scene is the same file: the date of writing is the scene's, not today's
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2020-01-01T00:00:00.000Z"})
+    try:
+        pyogrio.write_dataframe(
+            table, path, layer="parcels", driver="GPKG", geometry_type="MultiPolygon", VERSION="1.2"
+        )
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+
+
+def _write_aoi(frame: Frame, path: Path) -> None:
+    """Write an area of interest inside the scene: a rectangle with two corners cut off."""
+    left, bottom, right, top = frame.expanded(
+        -max(CELL_M, min(frame.width, frame.height) // 50)
+    ).bounds
+    cut = min(frame.width, frame.height) // 8
+    ring = [
+        *([left, bottom], [right - cut, bottom], [right, bottom + cut], [right, top]),
+        *([left + cut, top], [left, top - cut], [left, bottom]),
+    ]
+    feature = {
+        "type": "Feature",
+        "properties": {"name": "simulated area"},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::2154"}}
+    collection = {"type": "FeatureCollection", "name": "aoi", "crs": crs, "features": [feature]}
+    path.write_text(json.dumps(collection, indent=1) + "\n", encoding="utf-8")

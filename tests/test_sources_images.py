@@ -401,6 +401,23 @@ def test_a_pixel_does_not_depend_on_the_window_read(
     equal_everywhere(open_image("aerial", place, lattice, ImageOptions(gsd=gsd)))
 
 
+def test_tiles_on_grids_of_their_own_are_joined(tmp_path: Path) -> None:
+    rows, cols = np.mgrid[0:100, 0:100]
+    for k in range(3):
+        left = X + 0.5 * 90 * k + 0.13 * k
+        ramp = np.stack([cols * 0.5 + left - X, rows * 0.5, cols]).astype(np.float32)
+        write(tmp_path / f"{k}.tif", ramp, at(left), photometric="RGB")
+    source = open_image("aerial", tmp_path, LATTICE, ImageOptions(scale=1.0))
+    assert [d.value for d in source.decisions if d.topic == "resampling"] == [
+        "none", "bilinear", "bilinear"
+    ]  # fmt: skip
+    image = source.read(whole(source))
+    assert image.valid[:100, :280].all()
+    assert not image.valid[100:].any()
+    np.testing.assert_allclose(image.pixels[0][50, 1:279], np.arange(1, 279) * 0.5, atol=0.2)
+    equal_everywhere(source)
+
+
 def test_south_up_images_are_turned(tmp_path: Path) -> None:
     pixels = noise(3, 80, 80)
     upright = write(tmp_path / "a.tif", pixels, photometric="RGB")
@@ -517,6 +534,8 @@ def test_neighbours_give_only_the_georeference(tmp_path: Path) -> None:
     place = tmp_path / "a.tif"
     with pytest.warns(NotGeoreferencedWarning):
         write(place, noise(3, 40, 40), Affine(1, 0, 0, 0, 1, 0), crs=None, photometric="RGB")
+    with pytest.raises(AlignmentError, match="no geotransform"):
+        open_image("aerial", place, LATTICE, ImageOptions(crs="EPSG:2154"))
     Path(f"{place}.aux.xml").write_text(
         "<PAMDataset><SRS>EPSG:2154</SRS>"
         f"<GeoTransform>{X}, 0.5, 0, {Y}, 0, -0.5</GeoTransform></PAMDataset>"

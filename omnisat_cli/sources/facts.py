@@ -57,6 +57,11 @@ class FileFacts:
     remark: str = ""
 
     @property
+    def placed(self) -> bool:
+        """Whether the file says where its pixels lie."""
+        return self.transform != _IDENTITY
+
+    @property
     def count(self) -> int:
         """Number of bands."""
         return len(self.dtypes)

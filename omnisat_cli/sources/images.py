@@ -117,6 +117,7 @@ class _Group:
 
     Attributes:
         mosaic: The sheets; on the refined lattice itself where `how` is "copy".
+        reach: Window of the refined lattice outside of which the group has nothing.
         how: "copy", "axes" or "warp".
         steps: (offset, ratio) of rows and of columns, for "axes".
         kernel: Resampling kernel, for "axes".
@@ -124,6 +125,7 @@ class _Group:
     """
 
     mosaic: Mosaic
+    reach: Window
     how: Literal["copy", "axes", "warp"]
     steps: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 1.0), (0.0, 1.0))
     kernel: str = ""
@@ -147,8 +149,9 @@ class _Layer:
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window of the refined lattice; the first group that is valid wins."""
-        pixels, valid = self.groups[0].read(window)
-        for group in self.groups[1:]:
+        near = [g for g in self.groups if not g.reach.intersection(window).is_empty]
+        pixels, valid = (near or self.groups)[0].read(window)
+        for group in near[1:]:
             if valid.all():
                 break
             under, seen = group.read(window)
@@ -293,7 +296,7 @@ def open_image(
         lattice=lattice,
         refine=refine,
         bands=tuple(band for band in stock.sensor.bands if band in names),
-        footprints=_footprints(stock.survey, lattice),
+        footprints=_rectangles(stock.survey.sheets, stock.survey, lattice),
         decisions=tuple(decisions),
         files=tuple(dict.fromkeys(file for s in stocks for file in s.survey.files)),
         layers=tuple(layers),
@@ -488,7 +491,10 @@ def _layer(stock: _Stock, lattice: Lattice, refine: int, options: ImageOptions) 
                 break
         else:
             grids.append((sheet.transform, [(sheet, Window(0, 0, *sheet.shape))]))
-    groups = [_Group(_mosaic(stock, aligned), "copy")] if aligned else []
+    groups = []
+    if aligned:
+        copied = _mosaic(stock, aligned)
+        groups.append(_Group(copied, copied.extent, "copy"))
     for transform, members in grids:
         groups.append(_resampled_group(stock, (transform, members), (lattice, refine), options))
     return _Layer(stock.bands.bands, tuple(groups))
@@ -505,15 +511,19 @@ def _resampled_group(
     pixel = lattice.gsd / refine
     a, b, c, d, e, f = transform
     mosaic = _mosaic(stock, members)
+    sheets = [sheet for sheet, _ in members]
+    bounds = _around(_rectangles(sheets, stock.survey, lattice))
+    # A margin of one anchor pixel: what is half covered may stick out.
+    reach = lattice.window(bounds).expanded(1).refined(refine)
     if same_crs(stock.survey.crs, lattice.crs) and b == 0 and d == 0 and a > 0 and e < 0:
         kernel = _kernel(options.resampling, max(pixel / a, pixel / -e))
         # Row r covers northings from -r·pixel down, so it starts at source row (f + r·pixel) / -e.
         steps = ((f / -e, pixel / -e), (-c / a, pixel / a))
-        return _Group(mosaic, "axes", steps, kernel)
-    side = _metres(stock.survey, _around([sheet.bounds for sheet, _ in members]))
+        return _Group(mosaic, reach, "axes", steps, kernel)
+    side = _metres(stock.survey, _around([sheet.bounds for sheet in sheets]))
     kernel = _kernel(options.resampling, pixel / side)
     warp = Warp(lattice, refine, stock.survey.crs, transform, kernel)
-    return _Group(mosaic, "warp", kernel=kernel, warp=warp)
+    return _Group(mosaic, reach, "warp", kernel=kernel, warp=warp)
 
 
 def _kernel(asked: Resampling, ratio: float) -> str:
@@ -616,17 +626,17 @@ def _resampling_decisions(
     return decisions
 
 
-def _footprints(found: Survey, lattice: Lattice) -> tuple[Bounds, ...]:
-    """Rectangles of all sheets in the CRS of the lattice."""
+def _rectangles(sheets: Sequence[Sheet], found: Survey, lattice: Lattice) -> tuple[Bounds, ...]:
+    """Rectangles of sheets in the CRS of the lattice."""
     if same_crs(found.crs, lattice.crs):
-        return tuple(sheet.bounds for sheet in found.sheets)
+        return tuple(sheet.bounds for sheet in sheets)
     from rasterio.errors import RasterioError
     from rasterio.warp import transform_bounds
 
     try:
         return tuple(
             tuple(transform_bounds(found.crs, lattice.crs, *sheet.bounds, densify_pts=21))
-            for sheet in found.sheets
+            for sheet in sheets
         )
     except RasterioError as error:
         raise AlignmentError(

@@ -188,6 +188,12 @@ def survey(paths: str | Path | Sequence[str | Path], rules: Rules) -> Survey:
         return _survey_vrt(files[0], rules)
     facts = [survey_file(file, rules.limits) for file in files]
     crs, remark = _common_crs(facts, rules)
+    for fact in facts:
+        if not fact.placed:
+            raise AlignmentError(
+                f"{fact.path}: has no geotransform and no world file beside it, so nothing says "
+                "where it lies; georeference it first, or leave the file out"
+            )
     stacks = _stacks(facts)
     first = stacks[0]
     labels = _labels(first)

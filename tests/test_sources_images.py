@@ -593,6 +593,23 @@ def test_a_vrt_is_the_files_it_lists(tmp_path: Path, two_tiles: np.ndarray) -> N
     assert len(source.files) == 3
 
 
+def test_the_alpha_that_only_marks_where_files_lie_is_left_out(
+    tmp_path: Path, two_tiles: np.ndarray
+) -> None:
+    place = write_vrt(tmp_path / "m.vrt", ["0.tif", "1.tif"])
+    alpha = VRT_BAND.format(
+        band=4,
+        colour="Alpha",
+        sources=VRT_SOURCE.format(relative=1, file="0.tif", band=1, col=0, size=40).replace(
+            "</SourceBand>",
+            "</SourceBand><ScaleOffset>255</ScaleOffset><ScaleRatio>0</ScaleRatio>",
+        ),
+    )
+    place.write_text(place.read_text().replace("</VRTDataset>", f"{alpha}</VRTDataset>"))
+    source = open_image("aerial", place, LATTICE)
+    np.testing.assert_array_equal(source.read(whole(source)).pixels, two_tiles)
+
+
 def test_a_vrt_that_lists_a_missing_file_says_where_it_lies(
     tmp_path: Path, two_tiles: np.ndarray
 ) -> None:

@@ -103,7 +103,7 @@ def read_vrt(path: str | Path, allow_roots: Sequence[str] = ()) -> Vrt:
     place = local_path(path)
     root = _parse(place)
     shape = (int(_number(root, "rasterYSize", place)), int(_number(root, "rasterXSize", place)))
-    bands = root.findall("VRTRasterBand")
+    bands = [band for band in root.findall("VRTRasterBand") if not _is_footprint(band)]
     if not bands:
         raise SourceError(f"{place}: lists no bands; make it again with gdalbuildvrt")
     tiles = _tiles(bands, place, tuple(Path(folder).resolve() for folder in allow_roots))
@@ -150,6 +150,18 @@ def _parse(place: Path) -> Element:
             "read: run gdal_translate to make an image of it"
         )
     return root
+
+
+def _is_footprint(band: Element) -> bool:
+    """Whether a band is the constant alpha of `gdalbuildvrt -addalpha`: where files lie, we know."""
+    if (band.findtext("ColorInterp") or "").strip() != "Alpha" or band.get("subClass"):
+        return False
+    sources = [child for child in band if child.tag in _PLAIN_SOURCES]
+    return bool(sources) and all(
+        (source.findtext("ScaleRatio") or "").strip() == "0"
+        and (source.findtext("ScaleOffset") or "").strip() == "255"
+        for source in sources
+    )
 
 
 def _tiles(bands: list[Element], place: Path, roots: tuple[Path, ...]) -> tuple[VrtTile, ...]:

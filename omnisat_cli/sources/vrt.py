@@ -153,7 +153,7 @@ def _parse(place: Path) -> Element:
 
 
 def _is_footprint(band: Element) -> bool:
-    """Whether a band is the constant alpha of `gdalbuildvrt -addalpha`: where files lie, we know."""
+    """Whether a band is the constant alpha of `gdalbuildvrt -addalpha`, which only marks files."""
     if (band.findtext("ColorInterp") or "").strip() != "Alpha" or band.get("subClass"):
         return False
     sources = [child for child in band if child.tag in _PLAIN_SOURCES]

@@ -1,0 +1,186 @@
+"""`omnisat model`: the packs a map can be made with."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from omnisat_cli.cli.console import columns, say, say_json, set_up_logging
+from omnisat_cli.cli.guard import guarded
+from omnisat_cli.cli.options import AsJson, Verbose
+
+if TYPE_CHECKING:
+    from omnisat_cli.packs.card import Card, ModalityCard
+    from omnisat_cli.packs.registry import Pack
+
+model_app = typer.Typer(help="The models a map can be made with.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of a bundled model, or the folder of a pack.")]
+
+_CHOSEN_SCORES = ("mIoU", "F1 macro", "accuracy")
+
+
+@guarded
+def list_models(as_json: AsJson = False) -> None:
+    """List the bundled models: what they need, what they map, what they score."""
+    from omnisat_cli.packs.registry import list_packs
+
+    packs = list_packs()
+    if as_json:
+        say_json([_plain(pack) for pack in packs])
+        return
+    if not packs:
+        say("no bundled model; pass the folder of a pack with --model")
+        return
+    rows = [("model", "modalities", "pixel", "legend", "scores")]
+    for pack in packs:
+        card = pack.card
+        rows.append(
+            (
+                f"{card.name} {card.version}",
+                "+".join(card.names),
+                _pixels(card),
+                f"{pack.legend.label}, {len(pack.legend.classes)} classes",
+                _best_score(card),
+            )
+        )
+    say("\n".join(columns(rows)))
+
+
+@guarded
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show the card, the legend and the scores of a model."""
+    from omnisat_cli.packs.registry import find_pack
+
+    pack = find_pack(name)
+    if as_json:
+        say_json(_plain(pack))
+        return
+    card = pack.card
+    say(f"{card.name} {card.version}: {card.summary}")
+    say("\n".join(columns(_card_rows(pack), "  ")))
+    say("inputs")
+    say("\n".join(columns([_input_row(entry) for entry in card.modalities], "  ")))
+    say(f"legend {pack.legend.label}")
+    classes = [(str(c.code), c.color, c.name_en, c.name_fr) for c in pack.legend.classes]
+    say("\n".join(columns(classes, "  ")))
+    for test_set, subsets in card.scores.items():
+        say(f"scores on {test_set}, per cent")
+        say("\n".join(columns(_score_rows(subsets), "  ")))
+
+
+@guarded
+def verify(name: Name, as_json: AsJson = False, verbose: Verbose = 0) -> None:
+    """Check the digest of the weights, build the network and load them."""
+    from omnisat_cli.packs.convert import check_network
+    from omnisat_cli.packs.registry import find_pack, load_weights, verify_weights
+
+    set_up_logging(verbose, quiet=False)
+    pack = find_pack(name)
+    digest = verify_weights(pack)
+    parameters = check_network(pack.card, pack.legend, load_weights(pack))
+    if as_json:
+        say_json(
+            {
+                "model": pack.card.name,
+                "version": pack.card.version,
+                "folder": str(pack.folder),
+                "weights_sha256": digest,
+                "parameters": parameters,
+            }
+        )
+        return
+    say(f"{pack.card.name} {pack.card.version} is intact: {pack.folder}")
+    say(f"  weights sha256 {digest}, {parameters:,} parameters, they fit the card")
+
+
+@guarded
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help=".safetensors, or .pth, .pt, .ckpt.")],
+    card: Annotated[Path, typer.Option(help="card.json; its weights_sha256 is filled in.")],
+    legend: Annotated[Path, typer.Option(help="legend.json.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new pack; must not hold one.")],
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--i-trust-this-file",
+            help="Read a pickle (.pth, .pt, .ckpt), in a process of its own, tensors only.",
+        ),
+    ] = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Make a model pack from a checkpoint: names, shapes and values are checked first."""
+    from omnisat_cli.packs.convert import convert_checkpoint
+
+    set_up_logging(verbose, quiet=False)
+    pack = convert_checkpoint(checkpoint, (card, legend), out, trusted=trust)
+    say(f"wrote {out}: {pack.card.name} {pack.card.version}, {pack.legend.label}")
+    say(f"  check it: omnisat model verify {out}")
+
+
+model_app.command("list")(list_models)
+model_app.command()(show)
+model_app.command()(verify)
+model_app.command()(convert)
+
+
+def _plain(pack: "Pack") -> dict[str, object]:
+    return {
+        "folder": str(pack.folder),
+        **pack.card.model_dump(mode="json"),
+        "classes": [asdict(entry) for entry in pack.legend.classes],
+    }
+
+
+def _pixels(card: "Card") -> str:
+    if card.fine_m == card.coarse_m:
+        return f"{card.coarse_m:g} m"
+    return f"{card.fine_m:g} m, {card.coarse_m:g} m from series"
+
+
+def _best_score(card: "Card") -> str:
+    """Return the first figure of the fullest subset: what the card leads with."""
+    for test_set, subsets in card.scores.items():
+        for subset, figures in subsets.items():
+            for name, value in figures.items():
+                return f"{name} {value:.1f} % ({subset}, {test_set})"
+    return "not measured"
+
+
+def _card_rows(pack: "Pack") -> list[tuple[str, str]]:
+    card = pack.card
+    window = card.window
+    bytes_on_disk = pack.weights.stat().st_size if pack.weights.is_file() else 0
+    return [
+        ("licence", card.licence),
+        ("source", card.source),
+        ("training", card.training),
+        ("limits", card.limits),
+        ("network", card.network.kind),
+        ("pixel", _pixels(card)),
+        ("patch", f"{card.patch_m:g} m"),
+        ("window", f"{window.size} patches, {window.overlap} shared, cells of {window.cell}"),
+        ("boundary", "parcel boundaries beside the classes" if card.boundary else "no"),
+        ("min dates", str(card.min_dates)),
+        ("weights", f"sha256 {card.weights_sha256}, {bytes_on_disk / 1e6:.1f} MB"),
+        ("folder", str(pack.folder)),
+    ]
+
+
+def _input_row(entry: "ModalityCard") -> tuple[str, ...]:
+    dates = "" if entry.dates is None else f"dates as {entry.dates}"
+    if entry.max_dates is not None:
+        dates += f", at most {entry.max_dates}"
+    return entry.name, f"{entry.gsd:g} m", entry.units, ",".join(entry.bands), dates
+
+
+def _score_rows(subsets: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
+    """One row a metric, one column a subset: there are more metrics than subsets."""
+    names = list(dict.fromkeys(name for figures in subsets.values() for name in figures))
+    names.sort(key=lambda name: name not in _CHOSEN_SCORES)
+    rows: list[tuple[str, ...]] = [("", *subsets)]
+    for name in names:
+        cells = (figures.get(name) for figures in subsets.values())
+        rows.append((name, *("-" if cell is None else f"{cell:.1f}" for cell in cells)))
+    return rows

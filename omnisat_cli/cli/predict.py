@@ -1,0 +1,208 @@
+"""`omnisat predict`: one area, its imagery, a map."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omnisat_cli.cli import options as opt
+from omnisat_cli.cli.console import set_up_logging
+from omnisat_cli.cli.guard import stoppable
+from omnisat_cli.cli.progress import choose_progress
+from omnisat_cli.cli.request import inputs_from
+from omnisat_cli.job import AreaRequest, Execution, Job
+
+
+def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
+    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
+    return info
+
+
+def predict(
+    *,
+    out: Annotated[
+        Path, _flag("Path of the class map (.tif).", "-o", "--out", "--output", metavar="FILE")
+    ],
+    aerial: Annotated[
+        list[str] | None,
+        _flag("Aerial image: file, folder, pattern, list or VRT; repeatable.", metavar="PATH"),
+    ] = None,
+    aerial_irc: Annotated[
+        list[str] | None, _flag("Colour-infrared image that adds NIR; repeatable.", metavar="PATH")
+    ] = None,
+    aerial_bands: Annotated[
+        str | None, _flag("Bands in file order, e.g. NIR,G,B,R.", metavar="B,B,...")
+    ] = None,
+    aerial_substitute: Annotated[
+        str | None,
+        _flag("Accept a missing band, e.g. NIR=none (training mean).", metavar="B=B|none"),
+    ] = None,
+    aerial_scale: Annotated[
+        float | None, _flag("Factor from stored to 8-bit values.", metavar="FACTOR")
+    ] = None,
+    aerial_nodata: Annotated[
+        str | None, _flag("Value without data, or none.", metavar="VALUE")
+    ] = None,
+    aerial_crs: Annotated[
+        str | None, _flag("CRS of files that state none.", metavar="EPSG:N")
+    ] = None,
+    spot: Annotated[
+        list[str] | None, _flag("SPOT image, as --aerial; repeatable.", metavar="PATH")
+    ] = None,
+    spot_bands: Annotated[str | None, _flag("Bands in file order.", metavar="B,B,...")] = None,
+    spot_substitute: Annotated[
+        str | None, _flag("Accept a missing band, e.g. B=none.", metavar="B=B|none")
+    ] = None,
+    spot_scale: Annotated[
+        float | None, _flag("Factor from stored to 8-bit values.", metavar="FACTOR")
+    ] = None,
+    spot_nodata: Annotated[
+        str | None, _flag("Value without data, or none.", metavar="VALUE")
+    ] = None,
+    spot_crs: Annotated[
+        str | None, _flag("CRS of files that state none.", metavar="EPSG:N")
+    ] = None,
+    allow_root: Annotated[
+        list[str] | None, _flag("Folder a VRT's sources may lie in; repeatable.", metavar="PATH")
+    ] = None,
+    s2: Annotated[str | None, _flag("Sentinel-2 cube: netCDF or Zarr.", metavar="PATH")] = None,
+    s2_bands: Annotated[
+        str | None, _flag("Bands in file order, where it names none.", metavar="B,B,...")
+    ] = None,
+    s2_scale: Annotated[
+        float | None, _flag("Factor from stored values to 0-1.", metavar="FACTOR")
+    ] = None,
+    s2_offset: Annotated[
+        opt.Offset | None, _flag("What to add to reflectance × 10000.", metavar="auto|0|-1000")
+    ] = None,
+    s2_substitute: Annotated[
+        str | None,
+        _flag(
+            "Accept a missing band: B8A=B08 (a copy) or B8A=none (training mean).",
+            metavar="B=B|none",
+        ),
+    ] = None,
+    cloud_mask: Annotated[str | None, _flag("Mask layer.", metavar="auto|NAME[:KIND]|none")] = None,
+    max_cloud: Annotated[
+        float | None, _flag("Leave out dates with more per cent of cloud.", metavar="PERCENT")
+    ] = None,
+    keep_snow: Annotated[bool, _flag("Count snow as clear.", "--keep-snow")] = False,
+    s1: Annotated[str | None, _flag("Sentinel-1 cube, both orbits.", metavar="PATH")] = None,
+    s1_asc: Annotated[
+        str | None, _flag("Sentinel-1 cube, ascending orbit.", metavar="PATH")
+    ] = None,
+    s1_des: Annotated[
+        str | None,
+        _flag("Sentinel-1 cube, descending orbit.", "--s1-des", "--s1-desc", metavar="PATH"),
+    ] = None,
+    s1_bands: Annotated[
+        str | None, _flag("Bands in file order, where it names none.", metavar="B,B,...")
+    ] = None,
+    s1_substitute: Annotated[
+        str | None, _flag("Accept a missing band, e.g. VH=none.", metavar="B=B|none")
+    ] = None,
+    s1_units: Annotated[opt.RadarUnits | None, _flag("How backscatter is stored.")] = None,
+    cube_crs: Annotated[
+        str | None, _flag("CRS of cubes that state none or a wrong one.", metavar="EPSG:N")
+    ] = None,
+    cube_group: Annotated[str | None, _flag("Group inside the cubes.", metavar="NAME")] = None,
+    cube_pixels: Annotated[
+        opt.PixelPoint | None, _flag("What coordinates name: centre or corner.")
+    ] = None,
+    duplicate_dates: Annotated[
+        opt.Duplicates | None, _flag("What becomes of two images of one day.")
+    ] = None,
+    dates: Annotated[
+        str | None, _flag("First and last day, or a file with one date a line.", metavar="A/B|FILE")
+    ] = None,
+    model: Annotated[
+        str, _flag("Bundled model or folder of a pack.", "-m", "--model", metavar="MODEL")
+    ] = "omnisat-demo",
+    aoi: Annotated[
+        str | None, _flag("Area: GeoJSON, GeoPackage, Shapefile.", metavar="PATH")
+    ] = None,
+    aoi_crs: Annotated[str | None, _flag("CRS of --aoi.", metavar="EPSG:N")] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        _flag("Area as a box.", metavar="LEFT BOTTOM RIGHT TOP"),
+    ] = None,
+    bbox_crs: Annotated[
+        str | None, _flag("CRS of --bbox, if not that of the map.", metavar="EPSG:N")
+    ] = None,
+    crs: Annotated[
+        str | None, _flag("CRS of the map; default: that of the finest input.", metavar="EPSG:N")
+    ] = None,
+    resolution: Annotated[
+        float | None, _flag("Pixel of the map in metres.", metavar="METRES")
+    ] = None,
+    missing_modality: Annotated[
+        opt.Allowance, _flag("A modality of the model without file.")
+    ] = opt.Allowance.ALLOW,
+    on_error: Annotated[opt.Trouble, _flag("Ground that cannot be read.")] = opt.Trouble.FAIL,
+    probabilities: Annotated[bool, _flag("Also a raster a class.", "--probabilities")] = False,
+    boundary: Annotated[bool, _flag("Also parcel boundaries.", "--boundary")] = False,
+    overwrite: Annotated[bool, _flag("Replace an existing output.", "--overwrite")] = False,
+    resume: Annotated[bool, _flag("Go on with a run that was stopped.")] = True,
+    redact_paths: Annotated[
+        bool, _flag("Keep folder names out of the provenance.", "--redact-paths")
+    ] = False,
+    device: Annotated[str, _flag("auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
+    batch_size: Annotated[
+        int | None, _flag("Windows a batch; default: chosen.", metavar="N")
+    ] = None,
+    memory: Annotated[str, _flag("Bound on memory: MiB, or 2GB.", metavar="SIZE")] = "2048",
+    threads: Annotated[int | None, _flag("CPU threads; default: all cores.", metavar="N")] = None,
+    block: Annotated[float | None, _flag("Side of a block in metres.", metavar="METRES")] = None,
+    prefetch: Annotated[int, _flag("Blocks read ahead.", metavar="N")] = 1,
+    dry_run: Annotated[bool, _flag("Say what would be done, write nothing.", "--dry-run")] = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Map an area with whatever imagery exists.
+
+    Ends with 0 when the map is complete, 4 when it has holes, 130 when it was stopped: the same
+    command then goes on.
+    """
+    given: dict[str, object] = dict(locals())
+    set_up_logging(verbose, quiet)
+    job = Job(
+        inputs=inputs_from(given, dates),
+        model=model,
+        out=out,
+        area=AreaRequest(aoi, aoi_crs, bbox, bbox_crs),
+        crs=crs,
+        resolution=resolution,
+        dates=opt.date_range(dates),
+        missing_modality=missing_modality.value,
+        on_error=on_error.value,
+        probabilities=probabilities,
+        boundary=boundary,
+    )
+    execution = Execution(
+        device=device,
+        batch=batch_size,
+        block_m=block,
+        memory_mb=opt.mebibytes(memory),
+        threads=threads,
+        prefetch=prefetch,
+    )
+    if dry_run:
+        from omnisat_cli.cli.plan import show_plan
+
+        show_plan(job, execution, as_json=as_json)
+        return
+    from omnisat_cli.cli.result import show_result
+    from omnisat_cli.runners.predict import Delivery
+    from omnisat_cli.runners.predict import predict as run
+
+    command = ("omnisat", *sys.argv[1:])
+    progress = choose_progress(quiet)
+    with stoppable() as stop:
+        try:
+            delivery = Delivery(overwrite, resume, redact_paths, command)
+            report = run(job, execution, progress, stop, delivery)
+        finally:
+            progress.close()
+    raise typer.Exit(show_result(report, as_json=as_json))

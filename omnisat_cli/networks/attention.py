@@ -96,10 +96,16 @@ def _sdpa(
         hidden = ~present[:, None, None, :]
         if bias is None:
             bias = q.new_zeros(()).expand(hidden.shape)
-        bias = bias.masked_fill(hidden, float("-inf"))
+        bias = _masked(bias, hidden)
     return functional.scaled_dot_product_attention(
         q, k, v, attn_mask=bias, dropout_p=dropout, scale=1.0
     )
+
+
+def _masked(bias: Tensor, hidden: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or bias.shape[0] != hidden.shape[0] or bias.stride(-1) == 0:
+        return bias.masked_fill(hidden, float("-inf"))
+    return bias.masked_fill_(hidden, float("-inf"))  # a slice made for this call alone
 
 
 class SelfAttention(nn.Module):

@@ -189,8 +189,9 @@ class DenseHead(nn.Module):
                 part = part.masked_fill(~present[name][:, :, None, None, None], 0.0)
             maps.append(_resize(window_map(part, grid), size, side == self.fine_side))
         x = maps[0] if len(maps) == 1 else torch.cat(maps, 1)
-        x = functional.relu(self.norm1(self.conv1(x)) + context)
-        x = functional.relu(self.norm2(self.conv2(x)))
+        # In place: no step needs the values that the next one overwrites.
+        x = functional.relu(self.norm1(self.conv1(x)).add_(context), inplace=True)
+        x = functional.relu(self.norm2(self.conv2(x)), inplace=True)
         logits: Tensor = self.last(x)
         return logits
 
@@ -200,10 +201,13 @@ class DenseHead(nn.Module):
 
 
 def window_map(patches: Tensor, grid: Grid) -> Tensor:
-    """Lay the maps of patches side by side: (B, P, F, f, f) to (B, F, h * f, w * f)."""
+    """Lay the maps of patches side by side: (B, P, F, f, f) to (B, F, h * f, w * f).
+
+    The result is channels-last, the faster layout of the convolutions that follow.
+    """
     B, _, C, f, _ = patches.shape
-    maps = patches.view(B, *grid, C, f, f).permute(0, 3, 1, 4, 2, 5)  # (B, F, h, f, w, f)
-    return maps.reshape(B, C, grid[0] * f, grid[1] * f)
+    maps = patches.view(B, *grid, C, f, f).permute(0, 1, 4, 2, 5, 3)  # (B, h, f, w, f, F)
+    return maps.reshape(B, grid[0] * f, grid[1] * f, C).permute(0, 3, 1, 2)
 
 
 def _resize(maps: Tensor, size: Grid, same: bool) -> Tensor:

@@ -1,66 +1,102 @@
-"""Losses of supervised training."""
+"""Losses of dense and multi-label training."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 from torch.nn import functional
 
-IGNORE = 255
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORED = 255
 
 
-def segmentation_loss(logits: Tensor, truth: Tensor, *, dice_weight: float = 1.0) -> Tensor:
-    """Return cross-entropy plus soft Dice.
+def segmentation_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    dice_weight: float = 1.0,
+) -> Tensor:
+    """Cross-entropy plus Dice over the labelled pixels.
 
     Args:
         logits: (B, K, H, W).
-        truth: (B, H, W) int64 classes; 255 is ignored.
+        labels: (B, H, W) int64 classes; `IGNORED` pixels take no part.
+        class_weights: (K,) weights of the cross-entropy, or None.
         dice_weight: Weight of the Dice term.
 
     Returns:
-        Scalar; 0 where nothing is labelled.
-
-    Source: Milletari et al., "V-Net" (2016) for Dice, here averaged over the classes that occur.
+        Scalar; 0 where no pixel is labelled.
     """
-    known = truth != IGNORE
-    if not bool(known.any()):
-        return logits.sum() * 0.0
-    cross = functional.cross_entropy(logits, truth, ignore_index=IGNORE)
-    return cross + dice_weight * dice_loss(logits, truth)
-
-
-def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """Return one minus the soft Dice of each class that occurs, averaged over them."""
-    K = logits.shape[1]
-    known = (truth != IGNORE).unsqueeze(1)
-    shares = logits.softmax(1) * known
-    target = (
-        functional.one_hot(truth.masked_fill(truth == IGNORE, 0), K).permute(0, 3, 1, 2) * known
+    known = labels != IGNORED
+    total = functional.cross_entropy(
+        logits, labels, weight=class_weights, ignore_index=IGNORED, reduction="sum"
     )
-    overlap = (shares * target).sum((0, 2, 3))
-    total = shares.sum((0, 2, 3)) + target.sum((0, 2, 3))
-    occurs = target.sum((0, 2, 3)) > 0
-    dice: Tensor = (2 * overlap + 1) / (total + 1)
-    return 1 - dice[occurs].mean()
+    weights = known if class_weights is None else class_weights[labels.masked_fill(~known, 0)]
+    count = (weights * known).sum().clamp(min=torch.finfo(logits.dtype).tiny)
+    return total / count + dice_weight * dice_loss(logits, labels)
 
 
-def boundary_loss(logits: Tensor, target: Tensor, *, positive_weight: float = 3.0) -> Tensor:
-    """Return binary cross-entropy of the boundary map; boundaries are rare and weigh more.
+def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """One minus the Dice coefficient, averaged over the classes that the labels contain.
+
+    Args:
+        logits: (B, K, H, W).
+        labels: (B, H, W) int64 classes; `IGNORED` pixels take no part.
+
+    Returns:
+        Scalar; 0 where no pixel is labelled.
+    """
+    known = labels != IGNORED
+    K = logits.shape[1]
+    rows = logits.movedim(1, -1)[known]  # (n, K)
+    probs = rows.softmax(-1)
+    truth = functional.one_hot(labels[known], K).to(probs.dtype)
+    overlap, size = (probs * truth).sum(0), truth.sum(0)
+    score = 2 * overlap / (probs.sum(0) + size).clamp(min=1e-6)
+    here = (size > 0).to(probs.dtype)
+    return ((1 - score) * here).sum() / here.sum().clamp(min=1)
+
+
+def boundary_loss(logits: Tensor, labels: Tensor, *, positive_weight: float = 1.0) -> Tensor:
+    """Binary cross-entropy of parcel boundaries.
 
     Args:
         logits: (B, H, W).
-        target: (B, H, W), 1 on boundaries, 0 elsewhere, 255 ignored.
-        positive_weight: Weight of boundary pixels.
+        labels: (B, H, W) integers: 1 boundary, 0 not, `IGNORED` takes no part.
+        positive_weight: Weight of boundary pixels, which are rare.
+
+    Returns:
+        Scalar mean over the labelled pixels; 0 where there is none.
     """
-    known = target != IGNORE
-    if not bool(known.any()):
-        return logits.sum() * 0.0
-    weight = torch.tensor(positive_weight, device=logits.device)
-    return functional.binary_cross_entropy_with_logits(
-        logits[known], target[known], pos_weight=weight
+    known = labels != IGNORED
+    found, truth = logits[known], labels[known].to(logits.dtype)
+    weight = logits.new_tensor(positive_weight)
+    total = functional.binary_cross_entropy_with_logits(
+        found, truth, pos_weight=weight, reduction="sum"
     )
+    return total / known.sum().clamp(min=1)
 
 
-def multilabel_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return binary cross-entropy of (B, K) logits against (B, K) 0/1 labels."""
-    return functional.binary_cross_entropy_with_logits(logits, target)
+def multilabel_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of tile labels: (B, K) logits and (B, K) multi-hot labels."""
+    return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+def boundary_labels(parcels: Tensor) -> Tensor:
+    """Mark pixels whose right, left, upper or lower neighbour belongs to another parcel.
+
+    Args:
+        parcels: (B, H, W) integer identifiers of parcels or classes.
+
+    Returns:
+        (B, H, W) int64: 1 on a boundary, else 0.
+    """
+    across = parcels[:, :, 1:] != parcels[:, :, :-1]
+    down = parcels[:, 1:] != parcels[:, :-1]
+    sides = functional.pad(across, (1, 0)) | functional.pad(across, (0, 1))
+    ends = functional.pad(down, (0, 0, 1, 0)) | functional.pad(down, (0, 0, 0, 1))
+    return (sides | ends).long()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Grid = tuple[int, int]
-_SLICE = 32  # patches encoded at once by `window_tokens`
+_SLICE = 16  # patches encoded at once by `window_tokens`
 
 
 class OmniSat(nn.Module):
@@ -123,12 +123,15 @@ class OmniSat(nn.Module):
                 "the sequence length; use position='geographic'"
             )
         x, mask = self._sequence(tokens, names, masks, grid)
-        window = self._grid_layout(grid, len(names), x.device)
+        window = self._grid_layout(grid, (len(names), len(names)), x.device)
         trunk = window if self.config.position == "geographic" else self._official(x)
         for block in self.blocks[:-1]:
             x = block(x, trunk, mask)
         fused: Tensor = self.blocks[-1](
-            x, window.with_copies(1, len(names)), mask, lambda p: self._resample(p, grid)
+            x,
+            self._grid_layout(grid, (1, len(names)), x.device),
+            mask,
+            lambda p: self._resample(p, grid),
         )
         return fused
 
@@ -165,7 +168,9 @@ class OmniSat(nn.Module):
         if isinstance(part, ImageConfig):
             patches = as_patches(pixels, part.patch_px)
             # Without autograd in slices: whole windows of full-width maps take gigabytes.
-            slices = [patches] if torch.is_grad_enabled() else patches.split(_SLICE)
+            slices = [patches] if torch.is_grad_enabled() else torch.split(patches, _SLICE)
+            # Channels-last is the faster layout of small convolutions.
+            slices = [piece.contiguous(memory_format=torch.channels_last) for piece in slices]
             tokens = torch.cat([self.encode_image(name, piece).token for piece in slices])
             return torch.unflatten(tokens, 0, (B, -1))
         series = pixels.unsqueeze(1) if pixels.dim() == 4 else pixels
@@ -217,13 +222,14 @@ class OmniSat(nn.Module):
         patches = functional.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
         return torch.cat([position[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
 
-    def _grid_layout(self, grid: Grid, copies: int, device: torch.device) -> GridLayout:
-        key = ("grid", grid, device)
+    def _grid_layout(self, grid: Grid, copies: Grid, device: torch.device) -> GridLayout:
+        """Return the layout of a window with numbers of query and key modalities."""
+        key = ("grid", grid, copies, device)
         if key not in self._layouts:
-            self._layouts[key] = GridLayout.of_grid(*grid).to(device)
+            self._layouts[key] = GridLayout.of_grid(*grid).with_copies(*copies).to(device)
         layout = self._layouts[key]
         assert isinstance(layout, GridLayout)
-        return layout.with_copies(copies, copies)
+        return layout
 
     def _official(self, x: Tensor) -> Layout:
         key = ("sequence", x.shape[1], x.device)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BUCKETS = 8
+_FIRST = 3  # the Euclidean rule never gives a lower bucket
 _PREFIX = 7
+_TILED_BYTES = 1 << 25
 _ALPHA, _BETA, _GAMMA = 1.9, 3.8, 15.2
 
 
@@ -106,9 +108,10 @@ class GridLayout:
     several times faster than a gather over all pairs, forwards and backwards.
 
     Attributes:
-        one_hot: (P, 8, 1 + P) bucket of each patch with the class token and every patch.
-        query_copies: Modalities among the queries.
-        key_copies: Modalities among the keys.
+        one_hot: (P, 5, 1 + P) used bucket of each patch with the class token and every patch,
+            or (P, 5, 1 + M' * P) once tiled over the key modalities.
+        query_copies: Modalities M among the queries.
+        key_copies: Modalities M' among the keys.
     """
 
     one_hot: Tensor
@@ -118,12 +121,17 @@ class GridLayout:
     @classmethod
     def of_grid(cls, rows: int, cols: int) -> GridLayout:
         """Lay out a window of one modality."""
-        buckets = grid_buckets(rows, cols, 1)[1:]
-        return cls(functional.one_hot(buckets, BUCKETS).transpose(1, 2).float().contiguous(), 1, 1)
+        used = grid_buckets(rows, cols, 1)[1:] - _FIRST
+        one_hot = functional.one_hot(used, BUCKETS - _FIRST).transpose(1, 2)
+        return cls(one_hot.float().contiguous(), 1, 1)
 
     def with_copies(self, queries: int, keys: int) -> GridLayout:
-        """Return the layout with other numbers of modalities."""
-        return GridLayout(self.one_hot, queries, keys)
+        """Return this layout of one modality for several among queries and keys."""
+        assert self.key_copies == 1, "tile the layout of one modality"
+        one_hot = self.one_hot
+        if one_hot.numel() * 4 * keys <= _TILED_BYTES:
+            one_hot = _tile(one_hot, keys)
+        return GridLayout(one_hot, queries, keys)
 
     def to(self, device: torch.device) -> GridLayout:
         """Return the layout on a device."""
@@ -147,13 +155,19 @@ class GridLayout:
         """
         B, H = table.shape[:2]
         M, count = self.query_copies, stop - start
-        rows = table[:, :, 1:].reshape(B, H, M, self.patches, BUCKETS)[:, :, :, start:stop]
-        rows = rows.permute(3, 0, 1, 2, 4).reshape(count, B * H * M, BUCKETS)
-        small = torch.bmm(rows, self.one_hot[start:stop].to(rows.dtype))  # (p, B*H*M, 1 + P)
-        small = small.view(count, B, H, M, -1).permute(1, 2, 3, 0, 4)  # (B, H, M, p, 1 + P)
-        if self.key_copies == 1:
-            return small
-        return torch.cat([small, *[small[..., 1:]] * (self.key_copies - 1)], dim=-1)
+        rows = table[:, :, 1:, _FIRST:].reshape(B, H, M, self.patches, -1)[:, :, :, start:stop]
+        rows = rows.permute(3, 0, 1, 2, 4).reshape(count, B * H * M, -1)
+        bias = torch.bmm(rows, self.one_hot[start:stop].to(rows.dtype))  # (p, B*H*M, ...)
+        bias = bias.view(count, B, H, M, -1).permute(1, 2, 3, 0, 4)  # (B, H, M, p, ...)
+        tiled = self.one_hot.shape[2] > 1 + self.patches
+        return bias if tiled else _tile(bias, self.key_copies)
+
+
+def _tile(cells: Tensor, copies: int) -> Tensor:
+    """Repeat all but the first entry of the last axis."""
+    if copies == 1:
+        return cells
+    return torch.cat([cells, *[cells[..., 1:]] * (copies - 1)], dim=-1)
 
 
 class RelativeBias(nn.Module):

@@ -1,0 +1,431 @@
+"""The same networks arranged for inference: fewer operations, the same numbers.
+
+Exact algebra only. Batch-norm goes into the linear layer or convolution before it. The queries of
+the temporal encoder are constants, so keys never exist: query and key projection become one matrix
+from channels to heads, the encoding of the days becomes a table of scores and of values, and what
+is constant over dates drops out of the softmax. On a CPU everything runs in slices that stay in
+the cache, images channels-last.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from omnisat_cli.networks.image import ImageEncoder, ImageFeatures, ResidualBlock, pool
+from omnisat_cli.networks.omnisat import OmniSat
+from omnisat_cli.networks.seam import Dense, Encoded
+from omnisat_cli.networks.segmenter import OmniSatSegmenter
+from omnisat_cli.networks.series import SeriesEncoder, day_encoding
+from omnisat_cli.networks.unet import UNet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from omnisat_cli.networks.heads import DenseHead
+    from omnisat_cli.networks.omnisat import Grid
+
+_CPU_BYTES = 1 << 20  # widest activation of a slice, about one core's second-level cache
+_GPU_BYTES = 1 << 28
+
+
+def fold_for_inference(network: nn.Module) -> nn.Module:
+    """Rearrange a trained network for inference.
+
+    Args:
+        network: An `OmniSatSegmenter`, `OmniSat` or `UNet`; it is not changed.
+
+    Returns:
+        A network with the same interface whose results differ by rounding only. It cannot be
+        trained.
+
+    Raises:
+        ValueError: If the network is of another kind.
+    """
+    if isinstance(network, OmniSatSegmenter):
+        return FoldedSegmenter(network).eval()
+    if isinstance(network, OmniSat):
+        return _fold_encoders(network).eval()
+    if isinstance(network, UNet):
+        return _fold_unet(network).eval()
+    raise ValueError(f"no inference form of {type(network).__name__}")
+
+
+def _slice_rows(bytes_each: int, like: Tensor, least: int) -> int:
+    budget = _GPU_BYTES if like.is_cuda else _CPU_BYTES
+    return max(budget // bytes_each, least)
+
+
+def _norm_scale(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return a batch-norm as float64 scale and shift."""
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
+
+
+def fold_linear(linear: nn.Linear, norm: nn.Module) -> nn.Linear:
+    """Return one linear layer equal to a linear layer and a batch-norm."""
+    scale, shift = _norm_scale(norm)
+    folded = nn.Linear(linear.in_features, linear.out_features)
+    with torch.no_grad():
+        folded.weight.copy_(linear.weight.double() * scale[:, None])
+        folded.bias.copy_(linear.bias.double() * scale + shift)
+    return folded.to(linear.weight.device)
+
+
+def fold_conv(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """Return one convolution equal to a convolution and a batch-norm."""
+    scale, shift = _norm_scale(norm)
+    folded = copy.deepcopy(conv)
+    bias = torch.zeros_like(scale) if conv.bias is None else conv.bias.double()
+    with torch.no_grad():
+        folded.weight.copy_(conv.weight.double() * scale[:, None, None, None])
+        folded.bias = nn.Parameter((bias * scale + shift).to(conv.weight.dtype))
+    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+# --- series
+
+
+class FoldedSeries(nn.Module):
+    """A `SeriesEncoder` whose keys, queries and batch-norms are folded away."""
+
+    score: Tensor
+    day_score: Tensor
+
+    def __init__(self, encoder: SeriesEncoder) -> None:
+        super().__init__()
+        config = self.config = encoder.config
+        self.dates = _folded_layers(encoder.inconv, step=4)
+        self.after = _folded_layers(encoder.mlp, step=3)
+        self.in_norm = copy.deepcopy(encoder.in_norm)
+        self.out_norm = copy.deepcopy(encoder.out_norm)
+        attention = encoder.attention_heads
+        keys = attention.fc1_k.weight.double().view(config.heads, config.key_width, -1)
+        score = torch.einsum("hk,hke->he", attention.Q.double(), keys)
+        score = score / math.sqrt(config.key_width)  # (heads, E)
+        day_score = score.view(config.heads, config.heads, -1).sum(1)  # the code repeats a head
+        if encoder.in_norm is not None:
+            score = score * encoder.in_norm.weight.double()
+        self.register_buffer("score", score.detach().to(attention.Q.dtype))
+        self.register_buffer("day_score", day_score.detach().to(attention.Q.dtype))
+
+    def forward(self, pixels: Tensor, days: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Encode series; see `SeriesEncoder.forward`."""
+        x = pixels.flatten(2)
+        if valid is not None:
+            some = valid.any(0)
+            if not bool(some.all()):  # dates that no patch has
+                x, days, valid = x[:, some], days[..., some], valid[:, some]
+        width = self.config.widths_in[-1]
+        code = day_encoding(days, width // self.config.heads, self.config.period).to(x.dtype)
+        scores = code @ self.day_score.T  # (T, heads) or (N, T, heads)
+        rows = _slice_rows(x.shape[1] * width * x.element_size(), x, 16)
+        buffers = _Buffers(rows * x.shape[1])
+        pooled = []
+        for start in range(0, x.shape[0], rows):
+            part = slice(start, start + rows)
+            shared = days.dim() == 1
+            pooled.append(
+                self._pool(
+                    x[part],
+                    code if shared else code[part],
+                    scores if shared else scores[part],
+                    None if valid is None else valid[part],
+                    buffers,
+                )
+            )
+        y = torch.cat(pooled) if len(pooled) > 1 else pooled[0]
+        for layer in self.after:
+            y = layer(y).relu_()
+        token: Tensor = self.out_norm(y)
+        return token
+
+    def _pool(
+        self,
+        x: Tensor,
+        code: Tensor,
+        scores: Tensor,
+        valid: Tensor | None,
+        buffers: _Buffers,
+    ) -> Tensor:
+        """Attend over the dates of a slice: (n, T, C) to (n, E)."""
+        heads = self.config.heads
+        if valid is not None and bool(valid.all()):
+            valid = None
+        u = self._layers(x, valid, buffers)  # (n, T, E)
+        weight = self.score.expand(u.shape[0], -1, -1)
+        scale = None
+        if self.in_norm is not None:
+            u, scale = _centre(u, valid, self.in_norm, buffers)
+            weight = self.score * scale[:, None]
+        score = torch.bmm(weight, u.transpose(1, 2)) + scores.transpose(-1, -2)  # (n, heads, T)
+        if valid is not None:
+            score = score.masked_fill(~valid[:, None], torch.finfo(score.dtype).min)
+        attention = score.softmax(-1)
+        every = torch.bmm(attention, u).view(-1, heads, heads, u.shape[-1] // heads)
+        own = every.diagonal(dim1=1, dim2=2).transpose(1, 2)  # (n, heads, E / heads)
+        pooled = own.flatten(1)
+        if self.in_norm is not None and scale is not None:
+            pooled = torch.addcmul(self.in_norm.bias, pooled, scale * self.in_norm.weight)
+        return pooled + torch.matmul(attention, code).flatten(1)
+
+    def _layers(self, x: Tensor, valid: Tensor | None, buffers: _Buffers) -> Tensor:
+        """Run the per-date layers on the valid rows; the others become zeros."""
+        y = x.flatten(0, 1)
+        index = None if valid is None else valid.flatten().nonzero().squeeze(1)
+        if index is not None:
+            y = y[index]
+        for number, layer in enumerate(self.dates):
+            y = buffers.affine(number, layer, y).relu_()
+        if index is not None:
+            rows = x.shape[0] * x.shape[1]
+            y = buffers.take("scattered", rows, y).zero_().index_copy_(0, index, y)
+        return y.view(x.shape[0], x.shape[1], -1)
+
+
+class _Buffers:
+    """Reused outputs of the slices of one call; on a CPU fresh pages cost more than the sums."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.made: dict[object, Tensor] = {}
+
+    def take(self, key: object, rows: int, like: Tensor) -> Tensor:
+        """Return an uninitialised (rows, width of `like`) tensor that the next slice reuses."""
+        if like.is_cuda:
+            return torch.empty(rows, like.shape[1], dtype=like.dtype, device=like.device)
+        if key not in self.made:
+            self.made[key] = torch.empty(self.rows, like.shape[1], dtype=like.dtype)
+        return self.made[key][:rows]
+
+    def affine(self, key: object, layer: nn.Module, x: Tensor) -> Tensor:
+        """Apply a linear layer."""
+        assert isinstance(layer, nn.Linear)
+        if x.is_cuda:
+            return torch.nn.functional.linear(x, layer.weight, layer.bias)
+        out = self.take(key, x.shape[0], layer.bias.unsqueeze(0))
+        return torch.addmm(layer.bias, x, layer.weight.t(), out=out)
+
+
+def _centre(
+    u: Tensor, valid: Tensor | None, norm: nn.GroupNorm, buffers: _Buffers
+) -> tuple[Tensor, Tensor]:
+    """Subtract the mean of each group in place; return it and 1 / deviation per channel (n, E)."""
+    n, T, E = u.shape
+    each = E // norm.num_groups
+    ones = u.new_ones(1, 1, T).expand(n, 1, T) if valid is None else valid[:, None].to(u.dtype)
+    count = (ones.sum(2) * each).clamp(min=1)  # (n, 1)
+    mean = torch.bmm(ones, u).view(n, -1, each).sum(2) / count  # (n, groups); others are zero rows
+    u = u.sub_(mean.repeat_interleave(each, 1).unsqueeze(1))
+    rows = u.view(n * T, E)
+    square = torch.mul(rows, rows, out=buffers.take("square", n * T, rows)).view(n, T, E)
+    square = torch.bmm(ones, square).view(n, -1, each).sum(2) / count
+    return u, (square + norm.eps).rsqrt().repeat_interleave(each, 1)
+
+
+def _folded_layers(stack: nn.Sequential, step: int) -> nn.ModuleList:
+    layers = []
+    for index in range(0, len(stack), step):
+        linear = stack[index]
+        assert isinstance(linear, nn.Linear)
+        layers.append(fold_linear(linear, stack[index + 1]))
+    return nn.ModuleList(layers)
+
+
+# --- images
+
+
+class FoldedImage(nn.Module):
+    """An `ImageEncoder` with a folded stem, channels-last; tiny maps as plain matrix products."""
+
+    def __init__(self, encoder: ImageEncoder, patch_px: int) -> None:
+        super().__init__()
+        conv = encoder.proj[0]
+        assert isinstance(conv, nn.Conv2d)
+        stem = fold_conv(conv, encoder.proj[1])
+        self.bands, self.side = conv.in_channels, (patch_px + 1) // 2
+        weight = stem.weight.permute(2, 3, 1, 0).reshape(-1, stem.out_channels)
+        self.stem = nn.Linear(*weight.shape)
+        with torch.no_grad():
+            self.stem.weight.copy_(weight.T)
+            assert stem.bias is not None
+            self.stem.bias.copy_(stem.bias)
+        self.stem.to(conv.weight.device)
+        blocks: list[nn.Module] = []
+        side = self.side
+        for index in (4, 6, 8):
+            side = max(side // 2, 1)
+            block = encoder.proj[index]
+            assert isinstance(block, ResidualBlock)
+            blocks.append(_fold_residual(block, side))
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, patches: Tensor) -> ImageFeatures:
+        """Encode patches (N, C, p, p)."""
+        stem: Tensor = torch.ops.aten.gelu_(self._stem(patches))
+        x = self.blocks[0](pool(stem))
+        middle = x
+        x = self.blocks[1](pool(x))
+        x = self.blocks[2](pool(x))
+        return ImageFeatures(pool(x).amax((2, 3)), stem, middle)
+
+    def _stem(self, patches: Tensor) -> Tensor:
+        """Convolve 3 x 3 with stride 2 as one matrix product over gathered neighbourhoods."""
+        N, C, p, _ = patches.shape
+        rows = functional.pad(patches.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # (N, p+2, p+2, C)
+        n, r, c, _ = rows.contiguous().stride()
+        shape = (N, self.side, self.side, 3, 3 * C)
+        near = rows.contiguous().as_strided(shape, (n, 2 * r, 2 * c, r, 1))
+        assert self.side == (p + 1) // 2, f"built for patches of other than {p} pixels"
+        y: Tensor = self.stem(near.reshape(-1, 9 * C))
+        return y.view(N, self.side, self.side, -1).permute(0, 3, 1, 2)  # channels-last
+
+
+def _fold_residual(block: ResidualBlock, side: int) -> nn.Module:
+    if side <= 2:
+        return _DenseResidual(block, side)
+    return copy.deepcopy(block).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+class _DenseResidual(nn.Module):
+    """A residual block on maps of one or two pixels a side, where every pixel sees every other."""
+
+    def __init__(self, block: ResidualBlock, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.first = _dense_conv(block.conv1, side)
+        self.second = _dense_conv(block.conv2, side)
+        self.bn = copy.deepcopy(block.bn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform maps (N, D, s, s)."""
+        rows = x.permute(0, 2, 3, 1).flatten(1)  # (N, s*s*D)
+        y = functional.gelu(self.bn(self._map(self.first(rows))))
+        y = self.bn(self._map(self.second(y.permute(0, 2, 3, 1).flatten(1))))
+        return functional.gelu(x + y)
+
+    def _map(self, rows: Tensor) -> Tensor:
+        return rows.view(-1, self.side, self.side, rows.shape[1] // self.side**2).permute(
+            0, 3, 1, 2
+        )
+
+
+def _dense_conv(conv: nn.Conv2d, side: int) -> nn.Linear:
+    """Write a padded 3 x 3 convolution on a tiny map as a matrix, pixels outermost."""
+    out, inner = conv.weight.shape[:2]
+    matrix = conv.weight.new_zeros(side, side, out, side, side, inner)
+    for row in range(side):
+        for col in range(side):
+            for r in range(side):
+                for c in range(side):
+                    matrix[row, col, :, r, c] = conv.weight.detach()[:, :, r - row + 1, c - col + 1]
+    linear = nn.Linear(side * side * inner, side * side * out, bias=False)
+    linear.weight = nn.Parameter(matrix.reshape(side * side * out, side * side * inner))
+    return linear
+
+
+# --- whole networks
+
+
+def _fold_encoders(network: OmniSat) -> OmniSat:
+    folded = copy.deepcopy(network)
+    for name in network.config.names:
+        encoder = network.projector(name)
+        part: nn.Module
+        if isinstance(encoder, SeriesEncoder):
+            part = FoldedSeries(encoder)
+        else:
+            assert isinstance(encoder, ImageEncoder)
+            config = next(image for image in network.config.images if image.name == name)
+            part = FoldedImage(encoder, config.patch_px)
+        folded.add_module(f"projector_{name}", part)
+    return folded.requires_grad_(False)
+
+
+class FoldedSegmenter(nn.Module):
+    """An `OmniSatSegmenter` arranged for inference, behind the same `PatchLocal` interface."""
+
+    def __init__(self, network: OmniSatSegmenter) -> None:
+        super().__init__()
+        self.config = network.config
+        self.encoder = _fold_encoders(network.encoder)
+        self.fine = copy.deepcopy(network.fine)
+        self.head = _fold_head(network.head)
+        self.requires_grad_(False)
+
+    def encode_image(self, name: str, pixels: Tensor) -> Encoded:
+        """Encode image patches; see `PatchLocal.encode_image`."""
+        width, channels = self.config.encoder.width, self.config.fine_channels
+        side = self.config.fine_sides[name]
+        N = pixels.shape[0]
+        tokens = pixels.new_empty(N, width)
+        fine = pixels.new_empty(N, channels, side, side)
+        rows = _slice_rows(side * side * width * pixels.element_size(), pixels, 16)
+        for start in range(0, N, rows):
+            part = slice(start, start + rows)
+            features = self.encoder.encode_image(name, pixels[part])
+            tokens[part] = features.token
+            fine[part] = self.fine[name](features)
+        return Encoded(tokens, fine)
+
+    def encode_series(self, name: str, pixels: Tensor, days: Tensor, valid: Tensor) -> Encoded:
+        """Encode series of patches; see `PatchLocal.encode_series`."""
+        return Encoded(self.encoder.encode_series(name, pixels, days, valid))
+
+    def fuse(
+        self,
+        tokens: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        *,
+        grid: Grid | None = None,
+    ) -> Tensor:
+        """Fuse windows; see `PatchLocal.fuse`."""
+        return self.encoder.fuse(tokens, present, grid=grid)
+
+    def decode(
+        self,
+        fused: Tensor,
+        fine: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        *,
+        fine_output: bool,
+        grid: Grid | None = None,
+    ) -> Dense:
+        """Turn fused windows into logits; see `PatchLocal.decode`."""
+        grid = grid or self.config.encoder.grid
+        logits = self.head.coarse_logits(fused, grid)
+        if fine_output:
+            logits = self.head.fine_logits(fused, fine, present, logits, grid)
+        return self.head.dense(logits)
+
+
+def _fold_head(head: DenseHead) -> DenseHead:
+    folded = copy.deepcopy(head)
+    if not head.fine_sides:
+        return folded
+    folded.conv1 = fold_conv(head.conv1, head.norm1)
+    folded.conv2 = fold_conv(head.conv2, head.norm2)
+    folded.norm1 = nn.Identity()  # type: ignore[assignment]
+    folded.norm2 = nn.Identity()  # type: ignore[assignment]
+    return folded
+
+
+def _fold_unet(network: UNet) -> UNet:
+    folded = copy.deepcopy(network)
+    for level in [*folded.down, *folded.up]:
+        assert isinstance(level, nn.Sequential)
+        for index in range(0, len(level), 3):
+            conv = level[index]
+            assert isinstance(conv, nn.Conv2d)
+            level[index] = fold_conv(conv, level[index + 1])
+            level[index + 1] = nn.Identity()
+    folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return folded.requires_grad_(False)

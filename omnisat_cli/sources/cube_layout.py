@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from omnisat_cli.errors import SourceError
 from omnisat_cli.modality import canonical_band
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import xarray as xr
-    from numpy.typing import NDArray
 
     from omnisat_cli.modality import Modality
     from omnisat_cli.sources.cube_grid import CubeGrid
@@ -24,6 +24,8 @@ _TIME = ("time", "t", "date", "dates", "valid_time")
 _BAND = ("band", "bands", "variable")
 _Y = ("y", "lat", "latitude", "northing", "row")
 _X = ("x", "lon", "longitude", "easting", "col")
+Steps = slice | NDArray[np.intp]
+
 _UNNAMED = "__xarray_dataarray_variable__"
 
 
@@ -189,7 +191,7 @@ def read_layers(
     store: CubeStore,
     layers: Mapping[str, Layer],
     where: tuple[Dims, CubeGrid],
-    window: tuple[slice, slice, slice],
+    window: tuple[Steps, slice, slice],
 ) -> dict[str, NDArray[np.generic]]:
     """Read layers over one hyperslab; layers that share a variable are read together.
 
@@ -197,7 +199,8 @@ def read_layers(
         store: The container.
         layers: Key to layer.
         where: Dimensions and grid of the cube.
-        window: Dates in file order, rows from the north, columns from the west.
+        window: Stored dates (a run, or ascending indices), rows from the north, columns from
+            the west.
 
     Returns:
         Key to (T, h, w) raw values, north up; T is 1 for a layer without time.
@@ -213,7 +216,7 @@ def read_layers(
     for variable in dict.fromkeys(layer.variable for layer in layers.values()):
         keys = [key for key, layer in layers.items() if layer.variable == variable]
         indices = [layers[key].index for key in keys]
-        picks: dict[str, slice | int] = dict(base)
+        picks: dict[str, Steps] = dict(base)
         if layers[keys[0]].timed:
             picks[dims.time] = steps
         stored = [index for index in indices if index is not None]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from omnisat_cli.sources.cube_grid import CubeGrid
-    from omnisat_cli.sources.cube_layout import Dims, Layer
+    from omnisat_cli.sources.cube_layout import Dims, Layer, Steps
     from omnisat_cli.sources.cube_store import CubeStore
 
 _LOG = logging.getLogger(__name__)
@@ -62,29 +62,45 @@ class Sampler:
         Raises:
             SourceError: If bytes are damaged and that is not to become a hole, or no date is left.
         """
+        try:
+            return self._read_dates(layers, steps), steps
+        except SourceError:
+            if self.on_error == "fail":
+                raise
         parts: list[Raw] = []
         good: list[int] = []
         for step in steps:
             try:
-                parts.append(self._read_date(layers, int(step)))
+                parts.append(self._read_dates(layers, np.array([step])))
             except SourceError as error:
-                if self.on_error == "fail":
-                    raise
                 _LOG.warning("one date left out of the sample: %s", error)
                 continue
             good.append(int(step))
         if not parts:
             raise SourceError(f"{self.store.path}: none of {len(steps)} sampled dates can be read")
-        stacked = {key: np.stack([part[key] for part in parts]) for key in layers}
-        return stacked, np.array(good, dtype=np.intp)
+        joined = {key: np.concatenate([part[key] for part in parts]) for key in layers}
+        return joined, np.array(good, dtype=np.intp)
 
-    def _read_date(self, layers: Mapping[str, Layer], step: int) -> Raw:
+    def _read_dates(self, layers: Mapping[str, Layer], steps: NDArray[np.intp]) -> Raw:
+        """Read (n, pixels) of the dates; a layer without dates is repeated."""
+        first, last = int(steps[0]), int(steps[-1]) + 1
+        run: Steps = slice(first, last) if last - first == len(steps) else steps
         where = (self.dims, self.grid)
         reads = [
-            read_layers(self.store, layers, where, (slice(step, step + 1), rows, cols))
+            read_layers(self.store, layers, where, (run, rows, cols))
             for rows, cols in self.windows()
         ]
-        return {key: np.concatenate([read[key].ravel() for read in reads]) for key in layers}
+        return {
+            key: np.concatenate(
+                [
+                    np.broadcast_to(read[key].reshape(len(read[key]), -1), (len(steps), area))
+                    for read in reads
+                    for area in [read[key][0].size]
+                ],
+                axis=1,
+            )
+            for key in layers
+        }
 
 
 def _spot(size: int, share: float) -> slice:

@@ -195,7 +195,8 @@ class CubeSource:
         valid = nearest(read.valid, at, extent) >= 0.5
         clouded = (nearest(read.clouded, at, extent) > 0) & ~valid
         pixels = bilinear(read.pixels, read.valid, at, extent)
-        return Series(pixels * valid[:, None], read.dates, valid, clouded)
+        np.copyto(pixels, 0, where=~valid[:, None])
+        return Series(pixels, read.dates, valid, clouded)
 
     def _read_native(self, rows: slice, cols: slice) -> Series:
         """Read rows and columns of the cube's own grid: (T, C, h, w), north up."""
@@ -275,7 +276,9 @@ def _merged(
     """Pick the wanted dates, in order; several images of one day become one."""
     start = recipe.span.start
     first = np.array([group[0] - start for group in recipe.groups], dtype=np.intp)
-    out, valid, clouded = pixels[first], clear[first], hidden[first]
+    # All stored dates in order is the common case: no copy of the pixels then.
+    picked = slice(None) if np.array_equal(first, np.arange(len(pixels))) else first
+    out, valid, clouded = pixels[picked], clear[picked].copy(), hidden[picked].copy()
     for k, group in enumerate(recipe.groups):
         if len(group) == 1:
             continue
@@ -287,7 +290,7 @@ def _merged(
         out[k] = (pixels[members] * weight[:, None]).sum(axis=0) / total
         valid[k] = clear[members].any(axis=0)
         clouded[k] = hidden[members].any(axis=0) & ~valid[k]
-    out[~np.broadcast_to(valid[:, None], out.shape)] = 0
+    np.copyto(out, 0, where=~valid[:, None])
     days = np.array(recipe.days, dtype="datetime64[D]")
     return Series(out, days, valid, clouded)
 

@@ -101,7 +101,9 @@ class CubeStore:
                 self._dataset.close()
             self._dataset = None
 
-    def read(self, variable: str, picks: Mapping[str, slice | int]) -> NDArray[np.generic]:
+    def read(
+        self, variable: str, picks: Mapping[str, slice | NDArray[np.intp]]
+    ) -> NDArray[np.generic]:
         """Read one hyperslab of a variable, raw; one retry, then the error.
 
         Raises:
@@ -120,7 +122,9 @@ class CubeStore:
                 "damaged: fetch it again, or pass --on-error hole to leave these dates out"
             ) from error
 
-    def _read_once(self, variable: str, picks: Mapping[str, slice | int]) -> NDArray[np.generic]:
+    def _read_once(
+        self, variable: str, picks: Mapping[str, slice | NDArray[np.intp]]
+    ) -> NDArray[np.generic]:
         with self._lock:
             return np.asarray(self.dataset()[variable].isel(dict(picks)).values)
 
@@ -162,8 +166,8 @@ class CubeStore:
         return _within_limits(dataset, self.path)
 
 
-def _show(pick: slice | int) -> str:
-    return f"{pick.start}–{pick.stop}" if isinstance(pick, slice) else str(pick)
+def _show(pick: slice | NDArray[np.intp]) -> str:
+    return f"{pick.start}–{pick.stop}" if isinstance(pick, slice) else str(pick.tolist())
 
 
 def _within_limits(dataset: xr.Dataset, path: Path) -> xr.Dataset:

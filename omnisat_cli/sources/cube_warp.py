@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pyproj import Transformer
 
-from omnisat_cli.sources.cube_grid import same_crs
+from omnisat_cli.sources.cube_grid import mover, same_crs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +70,7 @@ def locate(
     x = np.broadcast_to(xs[None, :, None, :], (n, n, height, width)).reshape(n * n, height, width)
     y = np.broadcast_to(ys[:, None, :, None], (n, n, height, width)).reshape(n * n, height, width)
     if not same_crs(crs, grid.crs):
-        x, y = Transformer.from_crs(crs, grid.crs, always_xy=True).transform(x, y)
+        x, y = mover(crs, grid.crs).transform(x, y)
     with np.errstate(invalid="ignore"):  # ground that does not exist there comes back infinite
         cols = (np.asarray(x) - grid.left) / grid.dx - 0.5
         rows = (grid.top - np.asarray(y)) / grid.dy - 0.5
@@ -84,9 +83,8 @@ def locate(
 def _oversampling(grid: CubeGrid, crs: str, transform: tuple[float, ...]) -> int:
     """Sub-positions along a pixel's side: finer cubes are averaged, not picked."""
     if not same_crs(crs, grid.crs):
-        move = Transformer.from_crs(grid.crs, crs, always_xy=True)
         x0, y0 = grid.left + grid.width / 2 * grid.dx, grid.top - grid.height / 2 * grid.dy
-        (xa, xb), (ya, yb) = move.transform([x0, x0 + grid.dx], [y0, y0])
+        (xa, xb), (ya, yb) = mover(grid.crs, crs).transform([x0, x0 + grid.dx], [y0, y0])
         pixel = math.hypot(xb - xa, yb - ya)
     else:
         pixel = grid.dx
@@ -134,18 +132,36 @@ def bilinear(
     """
     dates, bands = values.shape[:2]
     shape = at.rows.shape[1:]
-    weights = good.reshape(dates, -1).astype(np.float32)
-    weighted = values.reshape(dates, bands, -1) * weights[:, None]
-    total = np.zeros((dates, bands, *shape), dtype=np.float32)
-    weight = np.zeros((dates, *shape), dtype=np.float32)
-    for corner in range(4):
-        index, share = _corner(at, extent, corner)
-        for sub, part in zip(index, share, strict=True):
-            total += weighted[:, :, sub.ravel()].reshape(total.shape) * part
-            weight += weights[:, sub.ravel()].reshape(weight.shape) * part
-    return np.where(
-        weight[:, None] > 1e-6, total / np.maximum(weight, np.float32(1e-6))[:, None], 0
-    ).astype(np.float32)
+    out = np.zeros((dates, bands, *shape), dtype=np.float32)
+    taps = [
+        (index.ravel(), share.ravel())
+        for corner in range(4)
+        for index, share in zip(*_corner(at, extent, corner), strict=True)
+    ]
+    for k in range(dates):  # one date fits the cache of a core, all dates do not
+        if good[k].any():
+            weights = good[k].ravel().astype(np.float32)
+            out[k] = _weighted_mean(values[k].reshape(bands, -1), weights, taps).reshape(
+                bands, *shape
+            )
+    return out
+
+
+def _weighted_mean(
+    values: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    taps: list[tuple[NDArray[np.intp], NDArray[np.float32]]],
+) -> NDArray[np.float32]:
+    """Mean of (C, pixels) values under the taps; 0 where their weights add up to nothing."""
+    size = len(taps[0][0])
+    total = np.zeros((len(values), size), dtype=np.float32)
+    weight = np.zeros(size, dtype=np.float32)
+    weighted = np.where(weights > 0, values, 0)  # what is not good may be NaN
+    for index, share in taps:
+        total += weighted.take(index, axis=1) * share
+        weight += weights.take(index) * share
+    known = weight > 1e-6
+    return np.divide(total, weight, out=np.zeros_like(total), where=known)
 
 
 def _corner(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNREACHABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
 _NEARLY_FULL = 8 * 2**20
 """Free bytes below which a failed GDAL write is put down to a full disk: GDAL gives no errno."""
 
@@ -66,17 +67,33 @@ def disk_errors(path: Path, doing: str) -> Iterator[None]:
     except OSError as error:
         folder = path if path.is_dir() else path.parent
         free = free_bytes(folder)
-        if error.errno in _FULL or (error.errno is None and free < _NEARLY_FULL):
+        if error.errno in _FULL or (error.errno is None and _looks_full(str(error), free)):
             raise ResourceError(
                 f"no space left while {doing} under {folder} ({human(free)} free): {error}. "
                 "Finished blocks are kept and the output is untouched; free some space and run "
                 "the same command again"
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        if error.errno in _UNREACHABLE:
             raise SourceError(
-                f"{folder} cannot be written while {doing}: {error}; choose another output folder"
+                f"{folder} cannot be written while {doing}: {error}; restore the folder or choose "
+                "another one"
             ) from error
         raise OmnisatError(f"{doing} failed under {folder}: {error}") from error
+
+
+def probe(folder: Path) -> None:
+    """Write and remove a file of a few megabytes.
+
+    Raises:
+        OSError: If the folder cannot take it.
+    """
+    part = write_part(folder / "probe", bytes(_NEARLY_FULL))
+    part.unlink()
+
+
+def _looks_full(message: str, free: int) -> bool:
+    """Judge the error of a library that keeps the error number to itself."""
+    return free < _NEARLY_FULL or any(os.strerror(code) in message for code in _FULL)
 
 
 def write_part(path: Path, content: bytes) -> Path:
@@ -85,7 +102,7 @@ def write_part(path: Path, content: bytes) -> Path:
     Returns:
         The unique file; rename it with `publish`.
     """
-    part = path.with_name(f"{path.name[:120]}.{uuid.uuid4().hex}.part")
+    part = path.with_name(f"{uuid.uuid4().hex}.part")
     try:
         with part.open("xb") as stream:
             stream.write(content)
@@ -116,7 +133,8 @@ def write_json(path: Path, content: object) -> None:
 def to_json(content: object) -> bytes:
     """Return indented UTF-8 JSON that ends with a line break; NaN is refused."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "surrogateescape") + b"\n"
+    # A file name that is not UTF-8 holds lone surrogates: they are written as JSON escapes.
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def sync_file(path: Path) -> None:

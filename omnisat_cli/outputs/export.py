@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +24,7 @@ from omnisat_cli.outputs.products import (
     Product,
     check_output,
     class_categories,
+    display_name,
     presence_categories,
     products_of,
     space_need,
@@ -41,6 +42,7 @@ from omnisat_cli.outputs.quicklook import Caption, draw_quicklook
 from omnisat_cli.outputs.store import COMPLETE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy as np
@@ -143,13 +145,11 @@ def export(
     strike("before-export")
     begin = time.monotonic()
     job = _Run(store, legend, out, run, options)
-    with disk.disk_errors(store.folder, "preparing the export"):
-        shutil.rmtree(store.export_folder, ignore_errors=True)
-        store.export_folder.mkdir()
-    report = _write_all(job)
-    seconds = {**run.durations, "export": time.monotonic() - begin}
-    report = _write_provenance(replace(job, run=replace(run, durations=seconds)), report)
-    _publish(job, report)
+    with _fresh_folder(store):
+        report = _write_all(job)
+        seconds = {**run.durations, "export": time.monotonic() - begin}
+        report = _write_provenance(replace(job, run=replace(run, durations=seconds)), report)
+        _publish(job, report)
     return report
 
 
@@ -167,6 +167,18 @@ def exported(store: BlockStore, out: Path) -> ExportReport | None:
         return ExportReport(out, files, areas, holes, pixels, float(content["hectares_per_pixel"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+@contextmanager
+def _fresh_folder(store: BlockStore) -> Iterator[None]:
+    """Give an empty export folder and leave none: half-made files would fill a full disk."""
+    shutil.rmtree(store.export_folder, ignore_errors=True)
+    with disk.disk_errors(store.folder, "preparing the export"):
+        store.export_folder.mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(store.export_folder, ignore_errors=True)
 
 
 def _write_all(job: _Run) -> ExportReport:
@@ -225,7 +237,7 @@ def _write_sidecars(job: _Run, presence_values: frozenset[int]) -> list[Path]:
     presence = presence_categories(job.store.facts.modalities, presence_values)
     written = _name_values(job, _product("map"), classes, f"class, {job.legend.label}")
     style = job.staged(job.out.with_suffix(".sld"))
-    disk.write_atomic(style, sidecars.sld(classes, job.out.stem))
+    disk.write_atomic(style, sidecars.sld(classes, display_name(job.out)))
     if presence:
         product = _product("presence")
         written += _name_values(job, product, presence, product.description)
@@ -248,7 +260,7 @@ def _write_table_and_picture(
     table = job.staged(job.out.with_name(f"{job.out.stem}.area.csv"))
     disk.write_atomic(table, area_csv(areas))
     caption = Caption(
-        title=job.out.stem,
+        title=display_name(job.out),
         lines=_caption_lines(job),
         categories=class_categories(job.legend, job.options.language),
         pixels={row.code: int(counts[row.code]) for row in areas},

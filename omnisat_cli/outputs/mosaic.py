@@ -77,10 +77,10 @@ def export_raster(
         _stream(store, product, dressing, scratch)
         _copy_to_cog(scratch, target, product, threads)
         strike_torn("mid-cog", target)
-        scratch.unlink()
         disk.sync_file(target)
-    strike("after-cog")
-    _verify(store, product, target)
+        strike("after-cog")
+        _verify(store, product, target)
+        scratch.unlink()
 
 
 def histogram(path: Path) -> NDArray[np.int64]:
@@ -164,15 +164,18 @@ def _verify(store: BlockStore, product: Product, path: Path) -> None:
     """Compare every block of a finished raster with the digest its block file states."""
     from omnisat_cli.sources.safe import open_raster
 
-    with _gdal(path, f"checking {path.name}"), open_raster(path) as dataset:
+    with open_raster(path) as dataset:
         for record in store.done().values():
             pixels: Bytes = dataset.read(window=_window(store, record))
-            if hashlib.sha256(pixels.tobytes()).hexdigest() != store.digest(record, product.array):
-                raise OmnisatError(
-                    f"{path.name} does not hold the pixels of block {record.index} after it was "
-                    f"written ({disk.human(disk.free_bytes(path.parent))} free under "
-                    f"{path.parent}); check the disk and run the same command again"
-                )
+            if hashlib.sha256(pixels.tobytes()).hexdigest() == store.digest(record, product.array):
+                continue
+            # GDAL only logs most failed writes. Where one more file cannot be written either, the
+            # cause is known: the disk, a quota or a limit of the file size.
+            disk.probe(path.parent)
+            raise OmnisatError(
+                f"{path.name} does not hold the pixels of block {record.index} after it was "
+                f"written under {path.parent}; check the disk and run the same command again"
+            )
 
 
 def _window(store: BlockStore, record: BlockRecord) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -186,11 +189,12 @@ def _window(store: BlockStore, record: BlockRecord) -> tuple[tuple[int, int], tu
 def _gdal(path: Path, doing: str) -> Iterator[None]:
     """Bound the cache of GDAL and turn its errors into typed ones."""
     import rasterio
+    from rasterio._err import CPLE_BaseError  # what close() and copy() let through
     from rasterio.errors import RasterioError
 
     with disk.disk_errors(path, doing):
         try:
             with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
                 yield
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:
             raise OSError(str(error)) from error

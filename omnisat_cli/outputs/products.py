@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,8 @@ _HOLE_COLORS: Mapping[Hole, RGB] = {
     Hole.NO_DATA: (120, 120, 120),
 }
 _GOLDEN = 0.618034
+_NAME_LIMIT = 255
+_LONGEST_ENDING = len(".probabilities.tiff.scratch.tif")
 _OVERVIEWS = 4 / 3
 
 
@@ -144,12 +147,24 @@ def check_output(out: Path) -> None:
     """Check that a path can be that of a class map.
 
     Raises:
-        JobError: If it does not end in .tif or .tiff, or is a folder.
+        JobError: If it does not end in .tif or .tiff, is a folder, or is too long.
     """
     if out.suffix.lower() not in {".tif", ".tiff"}:
         raise JobError(f"the map is a GeoTIFF: {out} must end in .tif")
     if out.is_dir():
         raise JobError(f"{out} is a folder; give the path of the map, e.g. {out / 'map.tif'}")
+
+    longest = len(os.fsencode(out.stem)) + _LONGEST_ENDING
+    if longest > _NAME_LIMIT:
+        raise JobError(
+            f"the name {out.name[:40]}… leaves no room for those of the files beside the map: "
+            f"shorten it by {longest - _NAME_LIMIT} bytes"
+        )
+
+
+def display_name(out: Path) -> str:
+    """Return the name of the map for pictures and styles: what cannot be printed becomes "?"."""
+    return "".join(c if c.isprintable() else "?" for c in out.stem)
 
 
 def existing_outputs(out: Path) -> tuple[Path, ...]:

@@ -62,7 +62,7 @@ class BlockMapper:
         present = self._present(sample, block)
         seen = account(self.recipe, block, sample)
         windows = windows_with_data(self.tiling, block, present) if inside.any() else []
-        canvas = self._canvas(block, sample, windows) if windows else None
+        canvas = self.canvas(block, sample, windows) if windows else None
         return finish_block(self.recipe, canvas, seen, inside, faulty)
 
     def _present(self, sample: Sample, block: Block) -> NDArray[np.bool_]:
@@ -73,7 +73,8 @@ class BlockMapper:
                 total |= present_patches(feed, values, self.recipe.card.min_dates)
         return total
 
-    def _canvas(self, block: Block, sample: Sample, windows: list[Window]) -> Canvas:
+    def canvas(self, block: Block, sample: Sample, windows: list[Window]) -> Canvas:
+        """Return the blended output of some windows over the core of a block."""
         compute, recipe = self.compute, self.recipe
         with compute.inference():
             if isinstance(self.network, PatchLocal):

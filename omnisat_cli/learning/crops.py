@@ -36,12 +36,15 @@ class CropSpec:
         keep_dates: Most dates of a series shown at once; a random subset otherwise.
         drop: Modality to the chance that a window does not have it at all.
         drop_region: Chance that a modality is missing over a random half-plane of a window.
+        balanced: Chance that a window is drawn around a patch of a random class, so that rare
+            classes (buildings, water) are seen often enough.
     """
 
     side: int
     keep_dates: int
     drop: Mapping[str, float]
     drop_region: float = 0.15
+    balanced: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +124,7 @@ class CropSampler:
         spec, rng = self.spec, self.rng
         which = int(rng.integers(len(self.scenes)))
         scene = self.scenes[which]
-        rows, cols = (n // _TRUTH_PX for n in scene.truth.shape)
-        row = int(rng.integers(rows - spec.side + 1))
-        col = int(rng.integers(cols - spec.side + 1))
+        row, col = self._place(which)
         turn = int(rng.integers(4)), bool(rng.integers(2))
         pixels, days, valid = {}, {}, {}
         present = self._present()
@@ -155,6 +156,22 @@ class CropSampler:
             torch.from_numpy(_turned(_cut(scene.truth, *place), turn).astype(np.int64)),
             torch.from_numpy(_turned(_cut(self.edges[which], *place), turn).astype(np.float32)),
         )
+
+    def _place(self, which: int) -> tuple[int, int]:
+        """Draw the first patch of a window, anywhere or around a patch of a random class."""
+        spec, rng = self.spec, self.rng
+        truth = self.scenes[which].truth
+        last = [n // _TRUTH_PX - spec.side for n in truth.shape]
+        start = [int(rng.integers(end + 1)) for end in last]
+        if rng.random() < spec.balanced:
+            code = rng.choice(np.unique(truth[::5, ::5]))
+            found = np.argwhere(truth[::5, ::5] == code)
+            centre = found[rng.integers(len(found))] * 5 // _TRUTH_PX
+            shift = rng.integers(0, spec.side, 2)
+            start = [
+                int(np.clip(c - s, 0, end)) for c, s, end in zip(centre, shift, last, strict=True)
+            ]
+        return start[0], start[1]
 
     def _present(self) -> dict[str, Tensor]:
         """Draw modality dropout: whole windows and half-planes; one modality is always whole."""

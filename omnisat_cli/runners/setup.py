@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from omnisat_cli.engine.recipe import Feed, Recipe, output_refine
@@ -15,14 +15,13 @@ from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Plan, Tiling, make_plan
 from omnisat_cli.modality import MODALITIES
 from omnisat_cli.packs.registry import Pack, find_pack, verify_weights
-from omnisat_cli.sources.aoi import Area, meets, read_aoi
+from omnisat_cli.sources.aoi import Area, check_overlap, meets, read_aoi
 from omnisat_cli.sources.facts import is_metric, name_crs
 from omnisat_cli.sources.opening import Wanted, describe_input, open_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from omnisat_cli.geo.lattice import Bounds
     from omnisat_cli.job import Execution, Input, Job
     from omnisat_cli.packs.card import ModalityCard
     from omnisat_cli.sources.values import Source
@@ -184,11 +183,8 @@ def _substitute_example(band: str, have: tuple[str, ...]) -> str:
 
 def _area(job: Job, lattice: Lattice, sources: Mapping[str, Source]) -> tuple[Area | None, Window]:
     """Find the area of interest and the window of patches that frames the map."""
-    footprints = [bounds for source in sources.values() for bounds in source.footprints]
-    ground = [lattice.window(bounds) for bounds in footprints]
-    whole = Window.around(ground)
     if job.area.is_implicit:
-        return None, whole
+        return None, Window.around(_ground(lattice, sources))
     request = job.area
     area = read_aoi(
         request.aoi,
@@ -198,14 +194,13 @@ def _area(job: Job, lattice: Lattice, sources: Mapping[str, Source]) -> tuple[Ar
         target_crs=lattice.crs,
     )
     frame = lattice.window(area.bounds)
-    if all(frame.intersection(window).is_empty for window in ground):
-        distance = min(_distance_km(area.bounds, bounds) for bounds in footprints)
-        raise AlignmentError(
-            f"the area of interest and the imagery do not meet: they are {distance:.1f} km apart "
-            f"in {lattice.crs}. Area {_rounded(area.bounds)}, imagery "
-            f"{_rounded(footprints[0])}; check --aoi-crs"
-        )
-    return area, frame
+    coverage = check_overlap(area, {name: s.footprints for name, s in sources.items()})
+    return replace(area, decisions=(*area.decisions, *coverage)), frame
+
+
+def _ground(lattice: Lattice, sources: Mapping[str, Source]) -> list[Window]:
+    """Return the patches under every footprint."""
+    return [lattice.window(bounds) for source in sources.values() for bounds in source.footprints]
 
 
 def _plan(
@@ -219,7 +214,7 @@ def _plan(
     window = recipe.card.window
     side = _block_side(recipe, sources, execution)
     tiling = Tiling(side, window.size, window.size - window.overlap, window.cell)
-    ground = [lattice.window(bounds) for source in sources.values() for bounds in source.footprints]
+    ground = _ground(lattice, sources)
 
     def keep(core: Window) -> bool:
         if area is not None:
@@ -313,13 +308,3 @@ def device_class(execution: Execution) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _distance_km(one: Bounds, two: Bounds) -> float:
-    dx = max(one[0] - two[2], two[0] - one[2], 0.0)
-    dy = max(one[1] - two[3], two[1] - one[3], 0.0)
-    return math.hypot(dx, dy) / 1000
-
-
-def _rounded(bounds: Bounds) -> str:
-    return "(" + ", ".join(f"{edge:.0f}" for edge in bounds) + ")"

@@ -66,7 +66,7 @@ def boundary_loss(logits: Tensor, labels: Tensor, *, positive_weight: float = 1.
 
     Args:
         logits: (B, H, W).
-        labels: (B, H, W) integers: 1 boundary, 0 not, `IGNORED` takes no part.
+        labels: (B, H, W) numbers: 1 boundary, 0 not, `IGNORED` takes no part.
         positive_weight: Weight of boundary pixels, which are rare.
 
     Returns:
@@ -84,19 +84,3 @@ def boundary_loss(logits: Tensor, labels: Tensor, *, positive_weight: float = 1.
 def multilabel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy of tile labels: (B, K) logits and (B, K) multi-hot labels."""
     return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-
-
-def boundary_labels(parcels: Tensor) -> Tensor:
-    """Mark pixels whose right, left, upper or lower neighbour belongs to another parcel.
-
-    Args:
-        parcels: (B, H, W) integer identifiers of parcels or classes.
-
-    Returns:
-        (B, H, W) int64: 1 on a boundary, else 0.
-    """
-    across = parcels[:, :, 1:] != parcels[:, :, :-1]
-    down = parcels[:, 1:] != parcels[:, :-1]
-    sides = functional.pad(across, (1, 0)) | functional.pad(across, (0, 1))
-    ends = functional.pad(down, (0, 0, 1, 0)) | functional.pad(down, (0, 0, 0, 1))
-    return (sides | ends).long()

@@ -46,7 +46,8 @@ class OmniSat(nn.Module):
             else:
                 encoder = SeriesEncoder(part)
             self.add_module(f"projector_{part.name}", encoder)
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        last = max(config.depth - 1, 1)
+        rates = [config.drop_path * index / last for index in range(config.depth)]
         size = (width, config.heads)
         blocks: list[nn.Module] = [
             Block(*size, config.mlp_ratio, dropout=config.dropout, drop_path=rate) for rate in rates

@@ -325,7 +325,7 @@ def normalised_crs(text: str, where: str) -> str:
     """
     try:
         crs = CRS.from_user_input(text)
-    except CRSError as error:
+    except (CRSError, UnicodeError) as error:
         raise AlignmentError(
             f"{where} is not a CRS that PROJ knows: {text[:80]!r}; pass --cube-crs EPSG:n"
         ) from error

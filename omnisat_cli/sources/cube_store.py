@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from omnisat_cli.errors import SecurityError, SourceError
-from omnisat_cli.sources.cube_zarr import check_codecs, is_zarr
+from omnisat_cli.sources.cube_zarr import check_metadata, check_sides, is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,6 @@ _HDF5_LOCK = threading.RLock()
 # What the libraries raise for damaged bytes; each codec has its own word for it.
 _DAMAGE = (OSError, RuntimeError, ValueError, EOFError, zlib.error)
 _MAX_STEPS = 20_000
-_MAX_SIDE = 2_000_000
 
 
 def recognise_store(path: Path) -> StoreKind:
@@ -132,7 +131,7 @@ class CubeStore:
         if self.kind == "netCDF-4":
             _refuse_outside_links(self.path)
         if self.kind == "Zarr":
-            check_codecs(self.path)
+            check_metadata(self.path)
         engine = {"netCDF-4": "h5netcdf", "netCDF-3": "scipy", "Zarr": "zarr"}[self.kind]
         more: dict[str, bool | str] = {"group": self.group} if self.group else {}
         if self.kind == "Zarr":
@@ -153,6 +152,9 @@ class CubeStore:
                     decode_coords=False,
                     backend_kwargs=more,
                 )
+                # Axes and labels are small and needed at once; damage in them must show here.
+                for name in [n for n, entry in dataset.variables.items() if entry.ndim < 2]:
+                    dataset[name].load()
         except UserWarning as error:
             raise SourceError(
                 f"{self.path} is plain HDF5, not a netCDF: its arrays name no dimensions; "
@@ -172,30 +174,35 @@ def _show(pick: slice | NDArray[np.intp]) -> str:
 
 def _within_limits(dataset: xr.Dataset, path: Path) -> xr.Dataset:
     for dim, size in dataset.sizes.items():
-        limit = _MAX_STEPS if str(dim).lower() in ("t", "time", "date", "dates") else _MAX_SIDE
-        if size > limit:
+        if size > _MAX_STEPS and str(dim).lower() in ("t", "time", "date", "dates"):
             raise SecurityError(
-                f"{path} claims {size} steps along {dim!r} (at most {limit} are read); "
-                "a file of this size is a mistake or an attack"
+                f"{path} claims {size} dates (at most {_MAX_STEPS} are read); "
+                "a file of this length is a mistake or an attack"
             )
     return dataset
 
 
 def _refuse_outside_links(path: Path) -> None:
     """Refuse HDF5 that takes its pixels from other files: it could show any file as pixels."""
-
-    def visit(name: str, link: object) -> None:
-        if isinstance(link, h5py.ExternalLink):
-            raise SecurityError(f"{path}: {name!r} links to another file ({link.filename})")
-        found = file.get(name) if isinstance(link, h5py.HardLink) else None
-        if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
-            raise SecurityError(f"{path}: {name!r} takes its values from other files")
-
     try:
         with _HDF5_LOCK, h5py.File(path, "r") as file:
-            file.visititems_links(visit)
-    except (OSError, RuntimeError, KeyError) as error:
+            names: list[str] = []
+            file.visit_links(names.append)
+            for name in names:
+                _check_link(file, name, path)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise SourceError(
             f"{path} is HDF5 by its first bytes but cannot be opened: {error}; "
             "it is truncated or damaged: fetch it again"
         ) from error
+
+
+def _check_link(file: h5py.File, name: str, path: Path) -> None:
+    link = file.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise SecurityError(f"{path}: {name!r} links to another file ({link.filename})")
+    found = file.get(name) if isinstance(link, h5py.HardLink) else None
+    if isinstance(found, h5py.Dataset):
+        if found.external or found.is_virtual:
+            raise SecurityError(f"{path}: {name!r} takes its values from other files")
+        check_sides(found.shape or (), f"{path}: {name!r}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MAX_METADATA_BYTES = 16 * 2**20
+_MAX_SIDE = 2_000_000
 # An allow list: numcodecs also registers "pickle", which runs code on reading.
 _CODECS = frozenset(
     (
@@ -41,24 +42,41 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json"))
 
 
-def check_codecs(path: Path) -> None:
-    """Refuse a Zarr folder that names a codec outside the allow list, or links out of itself.
+def check_metadata(path: Path) -> None:
+    """Refuse a Zarr folder that names an unknown codec, links out of itself or claims too much.
 
     Raises:
         SourceError: If a metadata file is no JSON.
-        SecurityError: If a codec is not on the list or a link leaves the folder.
+        SecurityError: If a codec is not on the list, a link leaves the folder or a side is absurd.
     """
     root = path.resolve()
     for file in _metadata_files(path):
         if not file.resolve().is_relative_to(root):
             raise SecurityError(f"{file} links out of {path}; copy the cube without links")
-        for name in _codec_names(_load(file)):
+        meta = _load(file)
+        shape = meta.get("shape")
+        check_sides(tuple(shape) if isinstance(shape, list) else (), str(file))
+        for name in _codec_names(meta):
             short = name.removeprefix("numcodecs.")
             if short not in _CODECS:
                 raise SecurityError(
                     f"{file} names the codec {name!r}, which is not one we decode; "
                     "write the cube again with blosc, zstd or gzip"
                 )
+
+
+def check_sides(shape: tuple[object, ...], what: str) -> None:
+    """Refuse an array of absurd size before anything of it is read.
+
+    Raises:
+        SecurityError: If a side is no number, or longer than any cube.
+    """
+    for side in shape:
+        if not isinstance(side, int) or not 0 <= side <= _MAX_SIDE:
+            raise SecurityError(
+                f"{what} claims a side of {side} (at most {_MAX_SIDE} is read); "
+                "a cube of this size is a mistake or an attack"
+            )
 
 
 def count_chunks(path: Path, variable: str) -> ChunkCount:

@@ -248,15 +248,16 @@ def _bands(survey: _Survey, sensor: Modality) -> tuple[dict[str, Layer], tuple[D
     if any(rest):
         listed = ", ".join(name for name in rest if name)
         decisions.append(Decision("bands", f"not used: {listed}", f"no band of {sensor.name}"))
+    option = f"--{sensor.name.split('-')[0]}-substitute"
     for missing, source in options.substitutes.items():
         if missing not in sensor.bands or source not in timed or missing in timed:
             raise JobError(
-                f"--substitute {missing}={source}: {missing} must be a missing band of "
+                f"{option} {missing}={source}: {missing} must be a missing band of "
                 f"{sensor.name} and {source} one of {', '.join(timed)}"
             )
         value = f"{missing} is a copy of {source}"
         because = f"the file has no {missing}"
-        decisions.append(Decision("bands", value, because, "--substitute", warning=True))
+        decisions.append(Decision("bands", value, because, option, warning=True))
     return timed, tuple(decisions)
 
 
@@ -302,14 +303,15 @@ def _check_chunks(
         known = encodings[keys[0]]
         fill = count.fill
         empty = fill is not None and (np.isnan(fill) or fill in (*known.declared, *known.assumed))
+        word = "an undefined value" if fill is None else f"{fill:g}"
         gap = f"{count.expected - count.present} of {count.expected} chunks of {variable}"
         if not empty and keys != [MASK_KEY]:
             raise SourceError(
-                f"{gap} are not there; they would be read as {fill:g}, which is not declared as "
+                f"{gap} are not there; they would be read as {word}, which is not declared as "
                 "nodata: copy the folder again, or declare _FillValue"
             )
         value = f"{gap} are not there"
-        because = f"read as nodata ({fill}); right if they were empty when written"
+        because = f"read as {word}; right if they were empty when written"
         decisions.append(Decision("nodata", value, because, warning=True))
     return tuple(decisions)
 

@@ -66,13 +66,15 @@ def show_crash(
     """
     text = "".join(traceback.format_exception(kind, error, trace))
     first = (str(error).splitlines() or [""])[0]
-    message = f"unexpected {kind.__name__}: {first}\nthis is a fault of omnisat, please report it; "
     if debugging() or os.environ.get("OMNISAT_DEBUG"):
         note(text)
-        message += "its traceback is above"
+        place = "above"
     else:
-        message += f"its traceback is in {_keep(text)}" if (kept := _keep(text)) else ""
-        message = message if kept else message + "-v -v shows its traceback"
+        place = f"in {kept}" if (kept := _keep(text)) else "shown by OMNISAT_DEBUG=1"
+    message = (
+        f"unexpected {kind.__name__}: {first}\n"
+        f"this is a fault of omnisat, please report it; its traceback is {place}"
+    )
     complain(message, Exit.INTERNAL)
 
 

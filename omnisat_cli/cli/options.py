@@ -36,6 +36,15 @@ class Trouble(StrEnum):
     HOLE = "hole"
 
 
+class Resampling(StrEnum):
+    """How an image comes onto the grid."""
+
+    AUTO = "auto"
+    AVERAGE = "average"
+    BILINEAR = "bilinear"
+    NEAREST = "nearest"
+
+
 class Duplicates(StrEnum):
     """What becomes of several images of one day."""
 

@@ -31,6 +31,9 @@ def predict(
     aerial_irc: Annotated[
         list[str] | None, _flag("Colour-infrared image that adds NIR; repeatable.", metavar="PATH")
     ] = None,
+    aerial_irc_bands: Annotated[
+        str | None, _flag("Bands of --aerial-irc; default NIR,R,G.", metavar="B,B,...")
+    ] = None,
     aerial_bands: Annotated[
         str | None, _flag("Bands in file order, e.g. NIR,G,B,R.", metavar="B,B,...")
     ] = None,
@@ -46,6 +49,9 @@ def predict(
     ] = None,
     aerial_crs: Annotated[
         str | None, _flag("CRS of files that state none.", metavar="EPSG:N")
+    ] = None,
+    aerial_resampling: Annotated[
+        opt.Resampling | None, _flag("How it comes onto the grid.")
     ] = None,
     spot: Annotated[
         list[str] | None, _flag("SPOT image, as --aerial; repeatable.", metavar="PATH")
@@ -63,6 +69,7 @@ def predict(
     spot_crs: Annotated[
         str | None, _flag("CRS of files that state none.", metavar="EPSG:N")
     ] = None,
+    spot_resampling: Annotated[opt.Resampling | None, _flag("How it comes onto the grid.")] = None,
     allow_root: Annotated[
         list[str] | None, _flag("Folder a VRT's sources may lie in; repeatable.", metavar="PATH")
     ] = None,

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from omnisat_cli.cli.console import note
-from omnisat_cli.cli.text import duration, rate, square_km
+from omnisat_cli.cli.text import count, duration, rate, square_km
 
 if TYPE_CHECKING:
     from omnisat_cli.geo.plan import Block
@@ -157,4 +157,4 @@ class Bar:
 
 def _beginning(blocks: int, done: int, km2: float) -> str:
     resumed = f", {done} done by an earlier run" if done else ""
-    return f"mapping {square_km(km2)} in {blocks} blocks{resumed}"
+    return f"mapping {square_km(km2)} in {count(blocks, 'block')}{resumed}"

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -144,8 +145,7 @@ def run_blocks(
     ):
         queue = iter(blocks)
         ahead = deque(
-            reader.submit(load_block, setup, block)
-            for block, _ in zip(queue, range(prefetch + 1), strict=False)
+            reader.submit(load_block, setup, block) for block in islice(queue, prefetch + 1)
         )
         writing: Future[None] | None = None
         try:

@@ -12,7 +12,7 @@ import torch
 
 from omnisat_cli.errors import OutputExistsError, SourceError
 from omnisat_cli.outputs.export import ExportOptions, ExportReport, export
-from omnisat_cli.outputs.products import existing_outputs, space_need
+from omnisat_cli.outputs.products import check_output, existing_outputs, space_need
 from omnisat_cli.outputs.provenance import ModelFacts, RunDescription
 from omnisat_cli.outputs.store import BlockStore, RunFacts, has_run, staging_folder
 from omnisat_cli.runners.local import load_mapper, run_blocks
@@ -90,10 +90,12 @@ def predict(
     """
     begin = time.monotonic()
     delivery = delivery or Delivery()
+    check_output(job.out)
     _refuse_existing(job.out, delivery)
     setup = prepare(job, execution)
+    # The network first: a run that no device or weights can finish leaves nothing staged.
+    mapper = load_mapper(setup, execution)
     with _open_store(setup, delivery) as store:
-        mapper = load_mapper(setup, execution)
         timing = run_blocks(setup, mapper, store, watch, stop, execution.prefetch)
         report = None
         if not (stop.is_set() and store.pending(setup.plan.blocks)):

@@ -18,6 +18,7 @@ from omnisat_cli.sources.scaling import S1Units
 if TYPE_CHECKING:
     from omnisat_cli.geo.lattice import Bounds, Lattice
     from omnisat_cli.job import Input, Job
+    from omnisat_cli.sources.images import Resampling
     from omnisat_cli.sources.values import Source
 
 
@@ -101,9 +102,14 @@ def _image_options(entry: Input, wanted: Wanted | None) -> ImageOptions:
         wanted=None if wanted is None else wanted.bands,
         nodata="none" if nodata == "none" else _number(entry, "nodata"),
         gsd=None if wanted is None else wanted.gsd,
+        resampling=cast(
+            "Resampling",
+            _choice(entry, "resampling", ("auto", "average", "bilinear", "nearest")),
+        ),
         scale=_number(entry, "scale"),
         crs=entry.option("crs"),
         irc=_listed(entry.option("irc")) or (),
+        irc_bands=_listed(entry.option("irc_bands")) or ("NIR", "R", "G"),
         allow_roots=_listed(entry.option("allow_root")) or (),
     )
 

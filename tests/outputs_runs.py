@@ -116,10 +116,13 @@ class World:
             return export(self.fill(store), self.plan, self.legend, out, RUN, options)
 
 
+KILLED_WORLD = World(block=32)
+
+
 def run_and_clean(out: Path, environment: dict[str, str]) -> None:
     """Body of a child process: a whole run, then the staging folder goes."""
     os.environ.update(environment)
-    world = World()
+    world = KILLED_WORLD
     world.run(out)
     with world.store(out) as store:
         store.discard()

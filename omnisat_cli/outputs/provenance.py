@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -153,13 +154,16 @@ def omnisat_version() -> str:
 
 def library_versions(names: Iterable[str] = _LIBRARIES) -> dict[str, str]:
     """Return the versions of the installed libraries that shape a map."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = ((name, _version(name)) for name in names)
+    return {name: version for name, version in found if version is not None}
+
+
+@lru_cache
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def describe(

@@ -107,7 +107,7 @@ def draw_quicklook(map_path: Path, presence_path: Path, caption: Caption) -> Qui
     _draw_scale(pen, view, _MARGIN + height + 18)
     _draw_north(pen, _MARGIN + width - 12, _MARGIN + height + 14)
     stream = io.BytesIO()
-    canvas.save(stream, "PNG", optimize=True)
+    canvas.save(stream, "PNG")
     return Quicklook(stream.getvalue(), _world(view))
 
 

@@ -302,6 +302,7 @@ class BlockStore:
             strike("after-part")
             with self._mutex:
                 strike("before-rename")
+                (self.folder / COMPLETE).unlink(missing_ok=True)  # of an export without this block
                 disk.publish(part, self.folder / record.path)
                 strike("after-rename")
                 self._append(record)

@@ -92,6 +92,8 @@ def _sdpa(
     present: Tensor | None,
     dropout: float,
 ) -> Tensor:
+    if torch.is_grad_enabled() and bias is not None and not q.is_cuda:
+        return _plain(q, k, v, bias, present, dropout)
     if present is not None:
         hidden = ~present[:, None, None, :]
         if bias is None:
@@ -100,6 +102,18 @@ def _sdpa(
     return functional.scaled_dot_product_attention(
         q, k, v, attn_mask=bias, dropout_p=dropout, scale=1.0
     )
+
+
+def _plain(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, present: Tensor | None, dropout: float
+) -> Tensor:
+    """Attend with autograd on a CPU, where the fused kernel gives no gradient of the bias."""
+    logits = torch.matmul(q, k.transpose(2, 3)).add_(bias)
+    if present is not None:
+        hidden = ~present[:, None, None, :]
+        logits = logits.masked_fill_(hidden, torch.finfo(logits.dtype).min)
+    weight = functional.dropout(logits.softmax(-1), dropout, dropout > 0)
+    return torch.matmul(weight, v)
 
 
 def _masked(bias: Tensor, hidden: Tensor) -> Tensor:

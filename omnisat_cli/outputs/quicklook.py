@@ -69,12 +69,13 @@ class Quicklook:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """The map as it is drawn: (h, w, 3) colours and the side of a drawn pixel in CRS units."""
+    """The map as it is drawn: (h, w, 3) colours and the sides of a drawn pixel in CRS units."""
 
     colors: Bytes
     left: float
     top: float
-    side: float
+    across: float
+    down: float
     crs: str
 
 
@@ -125,8 +126,9 @@ def _view(map_path: Path, presence_path: Path, categories: Sequence[Category]) -
         bounds = dataset.bounds
         crs = dataset.crs.to_string() if dataset.crs.to_epsg() else dataset.crs.wkt[8:60]
     colors = _paint(classes, presence, categories).repeat(grow, 0).repeat(grow, 1)
-    side = (bounds.right - bounds.left) / colors.shape[1]
-    return _View(colors, bounds.left, bounds.top, side, crs)
+    across = (bounds.right - bounds.left) / colors.shape[1]
+    down = (bounds.top - bounds.bottom) / colors.shape[0]  # both sides are rounded to pixels
+    return _View(colors, bounds.left, bounds.top, across, down, crs)
 
 
 def _paint(classes: Bytes, presence: Bytes, categories: Sequence[Category]) -> Bytes:
@@ -215,8 +217,8 @@ def _fit(pen: ImageDraw, text: str, size: int, width: int) -> str:
 
 def _draw_scale(pen: ImageDraw, view: _View, y: int) -> None:
     font = _font(16)
-    metres = _round_length(view.colors.shape[1] * view.side / 4)
-    length = metres / view.side
+    metres = _round_length(view.colors.shape[1] * view.across / 4)
+    length = metres / view.across
     left = float(_MARGIN)
     for part in range(4):
         fill = _INK if part % 2 == 0 else _PAPER
@@ -240,7 +242,7 @@ def _round_length(longest: float) -> float:
 
 def _world(view: _View) -> bytes:
     """Return the world file: the centre of the first pixel of the picture, margin included."""
-    x = view.left + (0.5 - _MARGIN) * view.side
-    y = view.top - (0.5 - _MARGIN) * view.side
-    lines = (view.side, 0.0, 0.0, -view.side, x, y)
+    x = view.left + (0.5 - _MARGIN) * view.across
+    y = view.top - (0.5 - _MARGIN) * view.down
+    lines = (view.across, 0.0, 0.0, -view.down, x, y)
     return "".join(f"{value:.10f}\n" for value in lines).encode()

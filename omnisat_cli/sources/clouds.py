@@ -74,10 +74,12 @@ class CloudRule:
             neither are empty.
         """
         # Where the mask itself is not data its numbers (NaN, fill) may not fit an integer.
-        codes = np.where(known, numbers, 0).astype(np.float32).astype(np.int64)
+        codes = np.where(known, numbers, 0).astype(np.int64)
         if self.kind == "scl":
             keep = (*SCL_CLEAR, _SCL_SNOW) if self.keep_snow else SCL_CLEAR
-            clear, empty = np.isin(codes, keep), np.isin(codes, _SCL_EMPTY)
+            table = np.zeros((2, _SCL_LAST + 2), dtype=bool)  # the last: beyond every class
+            table[0, list(keep)] = table[1, list(_SCL_EMPTY)] = True
+            clear, empty = table[:, np.clip(codes, 0, _SCL_LAST + 1)]
         elif self.kind == "qai":
             hidden = _QAI_CLOUD & ~(1 << 4) if self.keep_snow else _QAI_CLOUD
             empty = (codes & (_QAI_EMPTY | _QAI_BROKEN)) != 0

@@ -23,6 +23,8 @@ from omnisat_cli.packs.writer import empty_digest, write_pack
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from omnisat_cli.outputs.legend import Legend
+
 LEFT, TOP, SIDE_M = 650_000, 6_830_000, 240
 CLASSES = ("building", "field", "forest")
 LEGEND: dict[str, object] = {
@@ -61,7 +63,7 @@ def omnisat(*words: object) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-def tiny_card(**changes: object) -> Card:
+def tiny_card(classes: int = len(CLASSES), **changes: object) -> Card:
     """Return the card of a network with aerial (2.5 m), s2 and s1."""
     series = {"widths_in": (8, 16), "widths_out": (16, 16), "heads": 4, "key_width": 4}
     config = SegmenterConfig(
@@ -76,7 +78,7 @@ def tiny_card(**changes: object) -> Card:
                 SeriesConfig("s1", 2, **series),
             ),
         ),
-        classes=len(CLASSES),
+        classes=classes,
         fine_channels=4,
         head_width=8,
     )
@@ -128,10 +130,12 @@ def tiny_weights(card: Card) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
-def write_tiny_pack(folder: Path) -> Path:
-    """Write the pack and return its folder."""
-    card = tiny_card()
-    write_pack(folder, card, LEGEND, tiny_weights(card))
+def write_tiny_pack(folder: Path, legend: Legend | None = None) -> Path:
+    """Write the pack, with another legend if one is given, and return its folder."""
+    card, content = tiny_card(), LEGEND
+    if legend is not None:
+        card, content = tiny_card(len(legend.classes), legend=legend.label), legend.to_json()
+    write_pack(folder, card, content, tiny_weights(card))
     return folder
 
 
@@ -210,9 +214,9 @@ class Scene:
         return omnisat("predict", "-m", self.pack, "--threads", 1, "-o", out, *words)
 
 
-def write_tiny_scene(folder: Path) -> Scene:
+def write_tiny_scene(folder: Path, legend: Legend | None = None) -> Scene:
     """Write pack, aerial.tif, s2.nc and s1.nc."""
-    write_tiny_pack(folder / "pack")
+    write_tiny_pack(folder / "pack", legend)
     write_aerial(folder / "aerial.tif")
     write_s2(folder / "s2.nc")
     write_s1(folder / "s1.nc")

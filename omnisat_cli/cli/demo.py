@@ -22,6 +22,9 @@ def demo(
     model: Annotated[
         str, typer.Option("-m", "--model", metavar="MODEL", help="Bundled model or folder.")
     ] = "omnisat-demo",
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="CPU threads; default: all cores.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace maps of an earlier demo.")
     ] = False,
@@ -34,13 +37,13 @@ def demo(
     Once with all its imagery, then with each part alone. The area is synthetic, so the truth is
     known everywhere.
     """
-    from omnisat_cli.cli.showcase import compare, find_scene, map_scene
+    from omnisat_cli.cli.showcase import How, compare, find_scene, map_scene
     from omnisat_cli.cli.text import contents
 
     set_up_logging(verbose, quiet)
     scene = find_scene(folder)
     with stoppable() as stop:
-        runs = map_scene(scene, out, (model, overwrite, quiet), stop)
+        runs = map_scene(scene, out, How(model, threads, overwrite, quiet), stop)
     if any(run.report.export is None for run in runs):
         raise KeyboardInterrupt
     rows = compare(scene, runs)

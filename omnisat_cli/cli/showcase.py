@@ -34,6 +34,23 @@ _STRIPE = 512
 
 
 @dataclass(frozen=True, slots=True)
+class How:
+    """How the maps are made.
+
+    Attributes:
+        model: Name or folder of the pack.
+        threads: CPU threads, None for all cores.
+        overwrite: Whether to replace maps of an earlier demo.
+        quiet: Whether to hide progress.
+    """
+
+    model: str
+    threads: int | None = None
+    overwrite: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One map of the demo.
 
@@ -72,34 +89,31 @@ def imagery(scene: Path) -> dict[str, Path]:
     return {name: scene / file for name, file in IMAGERY.items() if (scene / file).is_file()}
 
 
-def map_scene(
-    scene: Path, out: Path, how: tuple[str, bool, bool], stop: threading.Event
-) -> list[Run]:
+def map_scene(scene: Path, out: Path, how: How, stop: threading.Event) -> list[Run]:
     """Map a scene with everything it has, then with each modality alone.
 
     Args:
         scene: Folder of the scene.
         out: Path of the map made with everything; the others lie beside it.
-        how: Name of the model, whether to overwrite, whether to be quiet.
+        how: Model, threads, what to replace.
         stop: When set, mapping ends after the block in work.
 
     Raises:
         OutputExistsError: If one of the maps is there already.
     """
-    model, overwrite, quiet = how
     there = imagery(scene)
     subsets = [tuple(there), *((name,) for name in there if len(there) > 1)]
     outs = [out] + [out.with_name(f"{out.stem}-{name}{out.suffix}") for (name,) in subsets[1:]]
-    if not overwrite:
+    if not how.overwrite:
         _refuse_existing(outs)
     runs = []
     for names, target in zip(subsets, outs, strict=True):
         inputs = tuple(Input(name, (str(there[name]),)) for name in names)
-        delivery = Delivery(overwrite=overwrite, command=("omnisat", *sys.argv[1:]))
-        progress = choose_progress(quiet)
+        delivery = Delivery(overwrite=how.overwrite, command=("omnisat", *sys.argv[1:]))
+        progress = choose_progress(how.quiet)
         try:
-            job = Job(inputs, model, target)
-            report = predict(job, Execution(), progress, stop, delivery)
+            job, execution = Job(inputs, how.model, target), Execution(threads=how.threads)
+            report = predict(job, execution, progress, stop, delivery)
         finally:
             progress.close()
         runs.append(Run("+".join(names), target, report))

@@ -10,8 +10,9 @@ import json
 import logging
 import multiprocessing
 import pickle
+import re
 import tempfile
-import zipfile
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ _LIMIT = 16 * 2**30
 _CARD_LIMIT = 4 * 2**20
 _NESTS = ("state_dict", "model_state_dict", "model")
 _SHOWN = 8
+_ASKED_FOR = re.compile(r"GLOBAL:? (\S+)")
+_DAMAGE = (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+"""What torch raises for bytes that are no checkpoint."""
 
 PREFIXES: tuple[tuple[tuple[str, str], ...], ...] = (
     (),
@@ -169,12 +173,16 @@ def _unpickle(path: Path, target: Path, answers: SimpleQueue[str]) -> None:
 
     _cut_off()
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        answers.put(f"code:{str(error).splitlines()[0]}")
+        asked = _ASKED_FOR.search(str(error))
+        what = f"it asks for {asked[1]}" if asked else "it does what tensors do not need"
+        answers.put(f"code:{what}")
         return
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        answers.put(f"bad:{str(error).splitlines()[0]}")
+    except _DAMAGE as error:
+        answers.put(f"bad:it is damaged or no checkpoint ({str(error)[:80]!r})")
         return
     for name in _NESTS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):

@@ -31,10 +31,10 @@ SHADOW_MARGIN_M = 30
 """Ground around a tile that may throw a shadow into it."""
 
 _BANDS = (2, 1, 0, 6)
-_WHITE = np.array([0.34, 0.32, 0.30, 0.62])
+_WHITE = (0.34, 0.32, 0.30, 0.62)
 """Reflectance that becomes 255."""
 _TONE = 1 / 1.7
-_SKY = np.array([0.30, 0.34, 0.42, 0.22])
+_SKY = (0.30, 0.34, 0.42, 0.22)
 """Share of the light that shadows keep."""
 
 
@@ -183,15 +183,16 @@ def _draw_rows(
     wave = np.cos(2 * np.pi * across / np.maximum(space, 0.01)[of].astype(np.float32))
     passes = np.floor(across / 3.0).astype(np.int64) + land.key[of] * 4096
     change = contrast[of] * wave + 0.16 * (uniform_at(flight.seed, 942, passes) - 0.5)
-    tracks = _column("tramlines")[land.cover] * (flight.state.green + flight.state.dry > 0.2)[:, 0]
-    reach = np.where(draw < 0.5, 12.0, 18.0)[of]
+    stands = (flight.state.green + flight.state.dry)[:, 0] > 0.2
+    tracks = _column("tramlines")[land.cover] * stands.astype(np.float32)
+    reach = np.where(draw < 0.5, 12.0, 18.0).astype(np.float32)[of]
     beside = np.abs(np.abs((across + reach) % (2 * reach) - reach) - 0.9)
     wide = max(0.28, 0.6 * pixels.gsd)
     change -= tracks[of] * (0.28 / wide) * 1.6 * np.exp(-0.5 * (beside / wide) ** 2)
     density[rows, cols] += change.astype(np.float32)
     baled = uniform_at(flight.seed, 943, land.key) < 0.45
-    straw = np.where((flight.state.straw[:, 0] > 0.3) & ~baled, 1.0, 0.0)
-    header = np.where(draw < 0.5, 6.0, 8.0)[of]
+    straw = ((flight.state.straw[:, 0] > 0.3) & ~baled).astype(np.float32)
+    header = np.where(draw < 0.5, 6.0, 8.0).astype(np.float32)[of]
     swath = np.exp(-0.5 * ((across % header - header / 2) / max(0.7, pixels.gsd)) ** 2)
     soil[rows, cols] += (straw[of] * 0.28 * (swath - 0.2)).astype(np.float32)
 

@@ -183,7 +183,7 @@ def _bocage(ground: _Ground) -> None:
     shares[layout.REGION_CROPS.index(Cover.MEADOW)] += 0.45
     shares[layout.REGION_CROPS.index(Cover.MAIZE)] += 0.10
     angle = float(ground.rng.uniform(0, np.pi))
-    cut = Cut(angle, 9_500.0, sigma=0.5, elongation=1.4, irregular=0.16)
+    cut = Cut(angle, 13_000.0, sigma=0.5, elongation=1.4, irregular=0.16)
     _parcels(ground, cut, shares, hedges=0.6)
 
 

@@ -215,7 +215,7 @@ def region(seed: int, place: Site) -> Region:
     return Region(
         kinds=rng.dirichlet(_KINDS * 16),
         crops=rng.dirichlet(system * 24),
-        area_m2=float(rng.uniform(13_000, 36_000)),
+        area_m2=float(rng.uniform(20_000, 50_000)),
         strips=bool(rng.random() < 0.3),
     )
 

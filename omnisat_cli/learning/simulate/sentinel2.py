@@ -31,11 +31,12 @@ _COARSE = (3, 4, 5, 7, 8, 9)
 """Positions of the bands that are measured at 20 m."""
 _CLOUD_OCTAVES = ((4100.0, 1.0), (1700.0, 0.75), (690.0, 0.5), (270.0, 0.28), (110.0, 0.14))
 _CIRRUS_OCTAVES = ((6100.0, 1.0), (2100.0, 0.4), (510.0, 0.15))
-_CLOUD = np.array([0.62, 0.61, 0.60, 0.605, 0.61, 0.615, 0.62, 0.625, 0.50, 0.38])
-_VEIL = np.array([0.20, 0.185, 0.175, 0.17, 0.165, 0.16, 0.155, 0.155, 0.10, 0.07])
-_SHADE = np.array([0.50, 0.42, 0.36, 0.34, 0.30, 0.29, 0.28, 0.28, 0.24, 0.22])
+_CLOUD = np.array([0.62, 0.61, 0.60, 0.605, 0.61, 0.615, 0.62, 0.625, 0.50, 0.38], np.float32)
+_VEIL = np.array([0.20, 0.185, 0.175, 0.17, 0.165, 0.16, 0.155, 0.155, 0.10, 0.07], np.float32)
+_SHADE = np.array([0.50, 0.42, 0.36, 0.34, 0.30, 0.29, 0.28, 0.28, 0.24, 0.22], np.float32)
 """Light left in a cloud shadow: the sky still lights the blue."""
-_HAZE = (np.array([0.49, 0.56, 0.665, 0.705, 0.74, 0.783, 0.842, 0.865, 1.61, 2.19]) / 0.49) ** -2.2
+_WAVELENGTHS = np.array([0.49, 0.56, 0.665, 0.705, 0.74, 0.783, 0.842, 0.865, 1.61, 2.19])
+_HAZE = (_WAVELENGTHS / 0.49) ** -2.2
 NODATA, SHADOW, VEGETATION, BARE, WATER, UNCLASSIFIED = 0, 3, 4, 5, 6, 7
 CLOUD_MEDIUM, CLOUD_HIGH, CIRRUS = 8, 9, 10
 
@@ -130,8 +131,8 @@ def observe(
     water = parts.mix((land.classes == 3).astype(np.float32))
     for t in range(len(clear)):
         cloud, veil, shade = _weather(seed, pixels, year, t)
-        ground = clear[t] * year.gain[t] * (1 + 0.02 * smooth(seed, 411 + t, pixels, 900.0))
-        ground += (year.haze[t] * _HAZE)[:, None, None]
+        ground = clear[t] * float(year.gain[t]) * (1 + 0.02 * smooth(seed, 411 + t, pixels, 900.0))
+        ground += (year.haze[t] * _HAZE).astype(np.float32)[:, None, None]
         seen = ground * (1 - shade * (1 - _SHADE[:, None, None]))
         seen = seen * (1 - veil) + _VEIL[:, None, None] * veil
         bright = _CLOUD[:, None, None] * (1 + 0.2 * smooth(seed, 511 + t, pixels, 60.0))
@@ -193,7 +194,8 @@ def _classify(
 ) -> NDArray[np.uint8]:
     """Label the pixels as Sen2Cor would, at 20 m, with its mistakes near edges."""
     doubt = 0.16 * smooth(seed, 711 + t, pixels, 45.0)
-    cloud, veil, shade = (layer + doubt for layer in weather)
+    # most doubt where a layer is half there
+    cloud, veil, shade = (layer + doubt * (0.35 + 2.6 * layer * (1 - layer)) for layer in weather)
     index = (ground[6] - ground[2]) / np.maximum(ground[6] + ground[2], 1e-3)
     label = np.where(index + 0.2 * doubt > 0.38, VEGETATION, BARE)
     label = np.where((np.abs(index - 0.2) < 0.012) & (doubt > 0.1), UNCLASSIFIED, label)

@@ -42,12 +42,17 @@ def attend(
     Returns:
         (B, H, L, d).
     """
+    hidden = None
+    if present is not None:
+        hidden = torch.zeros(present.shape, dtype=qkv[0].dtype, device=present.device)
+        hidden = hidden.masked_fill_(~present, float("-inf"))
     if isinstance(layout, GridLayout):
-        return _attend_grid(qkv, table, layout, present, dropout)
+        return _attend_grid(qkv, table, layout, hidden, dropout)
+    assert hidden is None, "positions inferred from the sequence take no masks"
     q, k, v = qkv
     per_query = q.shape[0] * q.shape[1] * k.shape[2]
     parts = [
-        _sdpa(q[:, :, start:stop], k, v, layout.bias(table, start, stop), present, dropout)
+        _sdpa(q[:, :, start:stop], k, v, layout.bias(table, start, stop), dropout)
         for start, stop in _slices(q.shape[2], per_query, q)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
@@ -57,23 +62,25 @@ def _attend_grid(
     qkv: tuple[Tensor, Tensor, Tensor],
     table: Tensor,
     layout: GridLayout,
-    present: Tensor | None,
+    hidden: Tensor | None,
     dropout: float,
 ) -> Tensor:
     q, k, v = qkv
     B, H, _, d = q.shape
     M, P = layout.query_copies, layout.patches
     # The class query has one bucket with every key: a constant, which softmax ignores.
-    first = _sdpa(q[:, :, :1], k, v, None, present, dropout)
-    patches = q[:, :, 1:].reshape(B, H, M, P, d)
-    out = []
-    for start, stop in _slices(P, B * H * M * k.shape[2], q):
-        bias = layout.bias(table, start, stop).flatten(2, 3)  # (B, H, M*p, L')
-        rows = patches[:, :, :, start:stop].flatten(2, 3)
-        part = _sdpa(rows, k, v, bias, present, dropout)
-        out.append(part.view(B, H, M, stop - start, d))
-    rest = out[0] if len(out) == 1 else torch.cat(out, dim=3)
-    return torch.cat([first, rest.flatten(2, 3)], dim=2)
+    mask = None if hidden is None else hidden[:, None, None]
+    first = _sdpa(q[:, :, :1], k, v, mask, dropout)
+    # Each query modality as heads of its own: the bias then needs no copy into another order.
+    patches = q[:, :, 1:].reshape(B, H * M, P, d)
+    if M > 1:
+        k, v = k.repeat_interleave(M, 1), v.repeat_interleave(M, 1)
+    parts = [
+        _sdpa(patches[:, :, start:stop], k, v, layout.bias(table, start, stop, hidden), dropout)
+        for start, stop in _slices(P, B * H * M * k.shape[2], q)
+    ]
+    rest = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    return torch.cat([first, rest.reshape(B, H, M * P, d)], dim=2)
 
 
 def _slices(count: int, elements_each: int, like: Tensor) -> list[tuple[int, int]]:
@@ -84,42 +91,15 @@ def _slices(count: int, elements_each: int, like: Tensor) -> list[tuple[int, int
     return [(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def _sdpa(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    present: Tensor | None,
-    dropout: float,
-) -> Tensor:
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
     if torch.is_grad_enabled() and bias is not None and not q.is_cuda:
-        return _plain(q, k, v, bias, present, dropout)
-    if present is not None:
-        hidden = ~present[:, None, None, :]
-        if bias is None:
-            bias = q.new_zeros(()).expand(hidden.shape)
-        bias = _masked(bias, hidden)
+        # The fused kernel of the CPU gives no gradient of the bias; its fallback is slower.
+        logits = torch.matmul(q, k.transpose(2, 3)).add_(bias)
+        weight = functional.dropout(logits.softmax(-1), dropout, dropout > 0)
+        return torch.matmul(weight, v)
     return functional.scaled_dot_product_attention(
         q, k, v, attn_mask=bias, dropout_p=dropout, scale=1.0
     )
-
-
-def _plain(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, present: Tensor | None, dropout: float
-) -> Tensor:
-    """Attend with autograd on a CPU, where the fused kernel gives no gradient of the bias."""
-    logits = torch.matmul(q, k.transpose(2, 3)).add_(bias)
-    if present is not None:
-        hidden = ~present[:, None, None, :]
-        logits = logits.masked_fill_(hidden, torch.finfo(logits.dtype).min)
-    weight = functional.dropout(logits.softmax(-1), dropout, dropout > 0)
-    return torch.matmul(weight, v)
-
-
-def _masked(bias: Tensor, hidden: Tensor) -> Tensor:
-    if torch.is_grad_enabled() or bias.shape[0] != hidden.shape[0] or bias.stride(-1) == 0:
-        return bias.masked_fill(hidden, float("-inf"))
-    return bias.masked_fill_(hidden, float("-inf"))  # a slice made for this call alone
 
 
 class SelfAttention(nn.Module):

@@ -142,25 +142,33 @@ class GridLayout:
         """Patches of the window."""
         return self.one_hot.shape[0]
 
-    def bias(self, table: Tensor, start: int, stop: int) -> Tensor:
+    def bias(self, table: Tensor, start: int, stop: int, hidden: Tensor | None = None) -> Tensor:
         """Return the bias of the queries of some patches.
 
         Args:
-            table: (B, H, 1 + M * P, 8) from `RelativeBias`.
+            table: (B, H, 1 + M * P, 8) from `RelativeBias`; B may be 1 for all windows.
             start: First patch.
             stop: Patch after the last.
+            hidden: (B, 1 + M' * P) 0 for keys that are present, -inf for the others.
 
         Returns:
-            (B, H, M, stop - start, 1 + M' * P) with M query and M' key modalities.
+            (B, H * M, stop - start, 1 + M' * P) with M query and M' key modalities.
         """
         B, H = table.shape[:2]
-        M, count = self.query_copies, stop - start
-        rows = table[:, :, 1:, _FIRST:].reshape(B, H, M, self.patches, -1)[:, :, :, start:stop]
-        rows = rows.permute(3, 0, 1, 2, 4).reshape(count, B * H * M, -1)
-        bias = torch.bmm(rows, self.one_hot[start:stop].to(rows.dtype))  # (p, B*H*M, ...)
-        bias = bias.view(count, B, H, M, -1).permute(1, 2, 3, 0, 4)  # (B, H, M, p, ...)
-        tiled = self.one_hot.shape[2] > 1 + self.patches
-        return bias if tiled else _tile(bias, self.key_copies)
+        count, heads = stop - start, H * self.query_copies
+        rows = table[:, :, 1:, _FIRST:].reshape(B, heads, self.patches, -1)[:, :, start:stop]
+        rows = rows.permute(2, 0, 1, 3).reshape(count, B * heads, -1)
+        one_hot = self.one_hot[start:stop].to(rows.dtype)  # (p, 5, ...)
+        tiled = one_hot.shape[2] > 1 + self.patches or self.key_copies == 1
+        if hidden is not None and tiled and hidden.shape[0] == B:
+            base = hidden.to(rows.dtype).repeat_interleave(heads, 0)  # (B * heads, L')
+            bias = torch.baddbmm(base, rows, one_hot)
+            hidden = None
+        else:
+            bias = torch.bmm(rows, one_hot)
+        bias = bias.view(count, B, heads, -1).permute(1, 2, 0, 3)  # (B, heads, p, ...)
+        bias = bias if tiled else _tile(bias, self.key_copies)
+        return bias if hidden is None else bias + hidden[:, None, None].to(bias.dtype)
 
 
 def _tile(cells: Tensor, copies: int) -> Tensor:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from omnisat_cli.errors import OutputExistsError, SourceError
-from omnisat_cli.outputs.export import ExportOptions, ExportReport, export
+from omnisat_cli.outputs import disk
+from omnisat_cli.outputs.export import ExportOptions, ExportReport, export, exported
 from omnisat_cli.outputs.products import check_output, existing_outputs, space_need
 from omnisat_cli.outputs.provenance import ModelFacts, RunDescription
 from omnisat_cli.outputs.store import BlockStore, RunFacts, has_run, staging_folder
-from omnisat_cli.runners.local import load_mapper, run_blocks
+from omnisat_cli.runners.local import Timing, load_mapper, run_blocks
 from omnisat_cli.runners.setup import Setup, prepare, thread_count
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from omnisat_cli.job import Execution, Job
     from omnisat_cli.outputs.products import SpaceNeed
-    from omnisat_cli.runners.local import Timing, Watch
+    from omnisat_cli.runners.local import Watch
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +97,14 @@ def predict(
     # The network first: a run that no device or weights can finish leaves nothing staged.
     mapper = load_mapper(setup, execution)
     with _open_store(setup, delivery) as store:
-        timing = run_blocks(setup, mapper, store, watch, stop, execution.prefetch)
-        report = None
-        if not (stop.is_set() and store.pending(setup.plan.blocks)):
+        # A kill after the last rename leaves a finished run whose blocks may be gone already.
+        report = exported(store, job.out)
+        timing = Timing()
+        if report is None:
+            timing = run_blocks(setup, mapper, store, watch, stop, execution.prefetch)
+        if report is not None:
+            store.discard()
+        elif not (stop.is_set() and store.pending(setup.plan.blocks)):
             _refuse_changed(setup)
             description = _describe(setup, execution, (timing, begin), delivery)
             options = ExportOptions(
@@ -139,13 +145,12 @@ def _refuse_existing(out: Path, delivery: Delivery) -> None:
 def _open_store(setup: Setup, delivery: Delivery) -> BlockStore:
     """Resume a staged run of the same job, or start one."""
     folder = staging_folder(setup.job.out)
-    if has_run(folder):
-        if delivery.overwrite or not delivery.resume:
-            with BlockStore.open(folder) as old:
-                old.discard()
-        else:
-            return BlockStore.resume(folder, setup.fingerprint)
-    return BlockStore.create(folder, setup.fingerprint, run_facts(setup))
+    facts = run_facts(setup)
+    start_over = delivery.overwrite or not delivery.resume
+    if has_run(folder) and not start_over:
+        return BlockStore.resume(folder, setup.fingerprint)
+    disk.require_space(folder.parent, space_need(facts).total, f"mapping {setup.job.out.name}")
+    return BlockStore.create(folder, setup.fingerprint, facts, start_over=start_over)
 
 
 def _refuse_changed(setup: Setup) -> None:

@@ -220,6 +220,7 @@ def _open(survey: _Survey, sensor: Modality, lattice: Lattice) -> CubeSource:
     recipe, measured = measure(
         survey.store, recipe, times.days, (mask[1] if mask else None, options)
     )
+    band_words += _unused(survey, sensor, layers)
     decisions = (*said, *band_words, *date_words, *mask_words, *chunk_words, *measured)
     identity = identify(survey.store.path)
     return CubeSource(survey.store, recipe, lattice, (decisions, (identity,)), options.on_error)
@@ -243,11 +244,6 @@ def _bands(survey: _Survey, sensor: Modality) -> tuple[dict[str, Layer], tuple[D
             f"--{sensor.name}-bands",
         )
     ]
-    used = {(layer.variable, layer.index) for layer in timed.values()}
-    rest = [entry.name for entry in survey.layers if (entry.variable, entry.index) not in used]
-    if any(rest):
-        listed = ", ".join(name for name in rest if name)
-        decisions.append(Decision("bands", f"not used: {listed}", f"no band of {sensor.name}"))
     option = f"--{sensor.name.split('-')[0]}-substitute"
     for missing, source in options.substitutes.items():
         if missing not in sensor.bands or source not in timed or missing in timed:
@@ -259,6 +255,15 @@ def _bands(survey: _Survey, sensor: Modality) -> tuple[dict[str, Layer], tuple[D
         because = f"the file has no {missing}"
         decisions.append(Decision("bands", value, because, option, warning=True))
     return timed, tuple(decisions)
+
+
+def _unused(survey: _Survey, sensor: Modality, layers: Mapping[str, Layer]) -> tuple[Decision, ...]:
+    """Say which layers of the file stay aside."""
+    used = {(layer.variable, layer.index) for layer in layers.values()}
+    rest = [entry.name for entry in survey.layers if (entry.variable, entry.index) not in used]
+    listed = ", ".join(name for name in rest if name)
+    because = f"no band of {sensor.name} and not its mask"
+    return (Decision("bands", f"not used: {listed}", because),) if listed else ()
 
 
 def _mask(

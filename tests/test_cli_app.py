@@ -6,15 +6,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from cli_runs import omnisat, write_tiny_pack
 from typer.main import get_command
 
+from omnisat_cli.cli import options as opt
 from omnisat_cli.cli.app import app
 from omnisat_cli.cli.guard import guarded, show_crash
 from omnisat_cli.cli.options import date_range, mebibytes
 from omnisat_cli.errors import Exit, JobError, SecurityError
+from omnisat_cli.sources.cube_dates import Duplicates
+from omnisat_cli.sources.cube_grid import PixelReference
+from omnisat_cli.sources.images import Resampling
+from omnisat_cli.sources.scaling import S1Units
 
 PACKAGE = Path(__file__).resolve().parents[1] / "omnisat_cli"
 HEAVY = {
@@ -149,3 +155,13 @@ def test_a_range_of_dates_is_told_from_a_file() -> None:
     assert date_range("2024-01-01/2024-12-31") == ("2024-01-01", "2024-12-31")
     assert date_range("lists/dates.txt") is None
     assert date_range(None) is None
+
+
+def test_the_choices_of_flags_are_those_of_the_readers() -> None:
+    for ours, theirs in (
+        (opt.PixelPoint, PixelReference),
+        (opt.Duplicates, Duplicates),
+        (opt.RadarUnits, S1Units),
+        (opt.Resampling, Resampling),
+    ):
+        assert tuple(entry.value for entry in ours) == get_args(theirs)

@@ -41,11 +41,12 @@ def test_rasters_that_are_no_imagery_are_described_too(tmp_path: Path) -> None:
     place = {"crs": "EPSG:2154", "transform": rasterio.Affine(1, 0, LEFT, 0, -1, TOP)}
     with rasterio.open(path, "w", **profile, **place, nodata=255) as file:
         file.write(np.zeros((1, 4, 8), np.uint8))
+        file.write_colormap(1, {0: (9, 9, 9, 255)})
     done = omnisat("inspect", path)
     assert done.code == 0
     assert "8×4" in done.out
     assert "1 band uint8, nodata 255" in done.out
-    assert "not aerial imagery" in done.out
+    assert "a map, not imagery" in done.out
 
 
 def test_a_file_without_place_is_described_with_the_flag_that_helps(tmp_path: Path) -> None:

@@ -104,11 +104,27 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     changed = scene.predict(out, "--s2", scene.s2, "--block", 120)
     assert changed.code == Exit.EXISTS
     assert "tiling.block" in changed.err
-    resumed = scene.predict(out, *words)
+    resumed = scene.predict(out, *words, "--overwrite")
     assert resumed.code == 0
     assert "done by an earlier run" in resumed.err
     assert digest(out) == digest(whole)
     assert not (tmp_path / "stopped" / "map.tif.omnisat").exists()
+
+
+def test_a_staged_run_can_be_thrown_away(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crash(Silence):
+        def block(self, block: Block, record: BlockRecord, km2: float) -> None:
+            raise KeyboardInterrupt
+
+    out, words = tmp_path / "map.tif", ("--s1", scene.s1, "--block", 160)
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_module, "choose_progress", lambda quiet: Crash())
+        assert scene.predict(out, *words).code == Exit.INTERRUPTED
+    other = scene.predict(out, "--s1", scene.s1, "--block", 80, "--overwrite", "--json")
+    assert json.loads(other.out)["computed"] == 9
+    assert scene.predict(out, *words, "--no-resume").code == Exit.EXISTS
 
 
 def test_ground_that_no_input_covers_is_a_hole(scene: Scene, tmp_path: Path) -> None:
@@ -206,7 +222,7 @@ def test_cubes_that_leave_doubts_are_refused(scene: Scene, tmp_path: Path) -> No
     out = tmp_path / "sub" / "map.tif"
     done = scene.predict(out, "--s2", no_b8a, "--s2-substitute", "B8A=B08")
     assert done.code == 0
-    assert "B8A is a copy of B08" in done.err
+    assert "note: s2 bands: B8A is a copy of B08" in done.err
 
 
 def test_models_that_do_not_fit_are_refused(scene: Scene, tmp_path: Path) -> None:

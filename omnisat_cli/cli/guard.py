@@ -28,6 +28,9 @@ FOREIGN_PROJ = tuple(name for name in ("PROJ_DATA", "PROJ_LIB") if os.environ.ge
 """PROJ variables found at start; `sources.safe` drops them."""
 
 
+_INTERRUPTED = "interrupted; the same command goes on with a map that was begun"
+
+
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
     """End a command with a message and an exit code instead of a traceback."""
 
@@ -38,7 +41,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except OmnisatError as error:
             raise _end(str(error), error.exit_code) from error
         except KeyboardInterrupt as error:
-            raise _end("interrupted", Exit.INTERRUPTED) from error
+            raise _end(_INTERRUPTED, Exit.INTERRUPTED) from error
         except MemoryError as error:
             text = "out of memory; close other programs, or use a smaller --memory or --block"
             raise _end(text, Exit.RESOURCES) from error

@@ -73,9 +73,12 @@ class Tally:
         computed = max(1, self.done - self.before)
         return self.seconds / computed * (self.blocks - self.done)
 
-    def ground(self) -> str:
-        """Return "0.71 km²  2.1 km²/min"."""
-        return f"{square_km(self.km2)}  {rate(self.km2, self.seconds)}"
+    def line(self) -> str:
+        """Return "blocks 3/4  0.71 km²  2.1 km²/min  8 s left"."""
+        return (
+            f"blocks {self.done}/{self.blocks}  {square_km(self.km2)}  "
+            f"{rate(self.km2, self.seconds)}  {duration(self.left)} left"
+        )
 
 
 class Lines:
@@ -102,8 +105,7 @@ class Lines:
         if now - self._said < _SECONDS_BETWEEN_LINES or tally.done == tally.blocks:
             return
         self._said = now
-        left = duration(tally.left)
-        note(f"blocks {tally.done}/{tally.blocks}  {tally.ground()}  about {left} left")
+        note(tally.line())
 
     def close(self) -> None:
         """Do nothing."""
@@ -126,11 +128,11 @@ class Bar:
         self._bar = self._tqdm(
             total=blocks,
             initial=done,
-            desc="blocks",
+            desc=f"blocks {done}/{blocks}",
             file=sys.stderr,
             dynamic_ncols=True,
             leave=False,
-            bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {postfix}",
+            bar_format="{desc} |{bar}|",
         )
 
     def block(self, block: Block, record: BlockRecord, km2: float) -> None:
@@ -140,9 +142,7 @@ class Bar:
         if self._bar is None:
             return
         try:
-            self._bar.set_postfix_str(
-                f"{self._tally.ground()}  {duration(self._tally.left)} left", refresh=False
-            )
+            self._bar.set_description_str(self._tally.line(), refresh=False)
             self._bar.update()
             if record.note:
                 self._bar.write(f"block {record.index}: {record.note}", file=sys.stderr)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from omnisat_cli.sources.cubes import CubeFacts
+    from omnisat_cli.sources.sheets import Survey
     from omnisat_cli.sources.values import Decision
 
 _CUBE_HEADS = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
@@ -104,16 +105,11 @@ def _image(path: str, place: Path) -> Found:
     bands = f"{count(len(found.colours), 'band')} {found.dtype}"
     if found.nodata is not None:
         bands += f", nodata {found.nodata:g}"
-    try:
-        if found.dtype == "mixed":
-            raise SourceError("its bands have different types")
-        about = describe_image("aerial", path)
-    except OmnisatError as error:
-        remarks.append(Remark("note", "not aerial imagery", _without_path(str(error), place)))
+    if found.colours == ("palette",):
+        remarks.append(Remark("note", "numbers with a colour table: a map, not imagery"))
     else:
-        usable = ("--aerial", *(("--spot",) if {"R", "G", "B"} <= set(about.bands) else ()))
-        remarks += _remarks(about.decisions)
-        bands = f"bands {','.join(about.bands)}"
+        usable, said, bands = _as_aerial(path, place, found, bands)
+        remarks += said
     sheets = len(found.sheets)
     rows, cols = sheet.shape
     across = sorted((abs(sheet.transform[0]), abs(sheet.transform[4])))
@@ -127,6 +123,24 @@ def _image(path: str, place: Path) -> Found:
         usable_as=usable,
         remarks=tuple(remarks),
     )
+
+
+def _as_aerial(
+    path: str, place: Path, found: Survey, bands: str
+) -> tuple[tuple[str, ...], list[Remark], str]:
+    """Describe an image as aerial imagery, or say why it is none.
+
+    Returns:
+        Options that accept it, remarks, and its bands in a few words.
+    """
+    try:
+        if found.dtype == "mixed":
+            raise SourceError("its bands have different types")
+        about = describe_image("aerial", path)
+    except OmnisatError as error:
+        return (), [Remark("note", "not aerial imagery", _without_path(str(error), place))], bands
+    usable = ("--aerial", *(("--spot",) if {"R", "G", "B"} <= set(about.bands) else ()))
+    return usable, _remarks(about.decisions), f"bands {','.join(about.bands)}"
 
 
 def _nowhere(path: str, facts: FileFacts) -> Found:

@@ -28,10 +28,14 @@ def show_result(report: Report, *, as_json: bool) -> int:
     elif report.export is not None:
         for line in _transcript(report, report.export):
             say(line)
-    for name, decisions in decisions_of(report.setup).items():
-        for entry in decisions:
-            if entry.warning:
-                note(f"note: {name}: {entry.value} ({entry.because})")
+    warnings = [
+        f"note: {name} {entry.topic}: {entry.value} ({entry.because})"
+        for name, decisions in decisions_of(report.setup).items()
+        for entry in decisions
+        if entry.warning
+    ]
+    for text in dict.fromkeys(warnings):
+        note(text)
     if report.export is None:
         total = len(report.setup.plan.blocks)
         note(

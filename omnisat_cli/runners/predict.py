@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from omnisat_cli.errors import OutputExistsError, SourceError
+from omnisat_cli.errors import OutputExistsError, ResumeError, SourceError
 from omnisat_cli.outputs import disk
 from omnisat_cli.outputs.export import ExportOptions, ExportReport, export, exported
 from omnisat_cli.outputs.products import check_output, existing_outputs, space_need
@@ -147,8 +147,13 @@ def _open_store(setup: Setup, delivery: Delivery) -> BlockStore:
     folder = staging_folder(setup.job.out)
     facts = run_facts(setup)
     start_over = delivery.overwrite or not delivery.resume
-    if has_run(folder) and not start_over:
-        return BlockStore.resume(folder, setup.fingerprint)
+    if has_run(folder) and delivery.resume:
+        try:
+            return BlockStore.resume(folder, setup.fingerprint)
+        except ResumeError:
+            # With --overwrite an interrupted run of this job goes on; another job's is replaced.
+            if not delivery.overwrite:
+                raise
     disk.require_space(folder.parent, space_need(facts).total, f"mapping {setup.job.out.name}")
     return BlockStore.create(folder, setup.fingerprint, facts, start_over=start_over)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from worlds import CPU, World, card, random_world, recipe
 
+from omnisat_cli.engine.device import Compute
 from omnisat_cli.engine.encode import day_numbers, normalise
 from omnisat_cli.engine.fuse import fuse_block, windows_with_data
 from omnisat_cli.engine.process import BlockMapper
@@ -121,3 +122,27 @@ def test_encoding_once_equals_window_by_window() -> None:
         once = mapper.canvas(block, sample, windows)
     torch.testing.assert_close(once.logits, plain.logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(once.boundary, plain.boundary, rtol=1e-5, atol=1e-5)
+
+
+def canvas_of(compute: Compute, seed: int = 6) -> torch.Tensor:
+    world = random_world(seed, EXTENT)
+    block = make_plan(Lattice("EPSG:2154", 10), EXTENT, TILING).blocks[0]
+    sample = Sample(block.reach, world.read(block.reach))
+    windows = windows_with_data(TILING, block, np.ones(block.reach.shape, bool))
+    mapper = BlockMapper(fold_for_inference(network()), BOTH, TILING, compute)
+    return mapper.canvas(block, sample, windows).logits
+
+
+def test_many_cells_and_windows_a_batch_give_the_same_logits() -> None:
+    """The shapes of a GPU: cells with different dates are padded and stacked."""
+    large = Compute(torch.device("cpu"), windows=8, cells=64)
+    torch.testing.assert_close(canvas_of(large), canvas_of(CPU), rtol=1e-5, atol=1e-5)
+
+
+def test_the_network_runs_in_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = canvas_of(CPU)
+    monkeypatch.setattr(Compute, "on_gpu", property(lambda _: True))
+    mixed = canvas_of(Compute(torch.device("cpu"), windows=8, cells=64))
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(mixed, exact)
+    assert (mixed.argmax(0) == exact.argmax(0)).float().mean() > 0.97

@@ -287,6 +287,11 @@ def test_noise_depends_on_the_place_alone(seed: int, spacing: float, right: int,
     np.testing.assert_allclose(fields.smooth(seed, 1, part, spacing), expected, atol=2e-5)
 
 
+def test_uniform_numbers_never_reach_zero_or_one() -> None:
+    edges = fields._to_unit(np.array([0, 2**32 - 1], np.uint32))
+    assert 0 < edges[0] < edges[1] < 1
+
+
 def test_noise_has_unit_variance() -> None:
     pixels = fields.Pixels(Frame(0, 0, 2000, 2000), 5.0)
     assert abs(fields.smooth(1, 2, pixels, 20.0).std() - 1) < 0.05

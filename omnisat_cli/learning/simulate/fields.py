@@ -143,8 +143,8 @@ def fractal(
 
 
 def _to_unit(words: NDArray[np.uint32]) -> NDArray[np.float32]:
-    # 24 bits, so that the float32 is exact and never 0 or 1
-    return ((words >> np.uint32(8)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-24)
+    # 23 bits and a half, so that the float32 is exact and never 0 or 1
+    return ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2**-23)
 
 
 @lru_cache(maxsize=64)

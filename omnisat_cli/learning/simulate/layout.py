@@ -5,10 +5,9 @@ farming (open fields, bocage, wood, village, slopes of vine and orchard), so tha
 have one direction per district, as land consolidation leaves them. Districts belong to regions of
 about 2 km with one mix of crops; roads run along the borders, main roads between regions.
 
-Source: parcel areas are log-normal around 1–4 ha in northern France and Belgium and are described
-by oriented recursive splits in procedural land models (Papaïx, Touzeau, Monod & Lannou 2014,
-"Can epidemic control be achieved by altering landscape connectivity", and Gaucherel et al. 2006,
-"DYPAL", for tessellation-based farmland); crop shares follow the French parcel register (RPG).
+Source: tessellations by random splits as models of farmland, Kiêu, Adamczyk-Chauvat, Monod &
+Stoica 2013 (Spatial Statistics 6, 118). Parcel areas (log-normal, median about a hectare) and crop
+shares are of the order that the French parcel register (RPG) shows; they are not fitted to it.
 """
 
 from __future__ import annotations

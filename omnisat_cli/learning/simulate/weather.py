@@ -63,7 +63,7 @@ def optical_year(seed: int, year: int) -> Optical:
     winter is cloudier; with the overcast passes left out about half of the 73 remain.
 
     Source: cloud frequencies of 55–70 % over north-western Europe, Wilson & Jetz 2016
-    (PLoS Biology 14, e1002415) and Sudmanns et al. 2020 (Int. J. Digital Earth 13, 737).
+    (PLoS Biology 14, e1002415) and Sudmanns et al. 2020 (Int. J. Digital Earth 13).
     """
     rng = np.random.default_rng([seed, 101, year])
     first = _new_year(year) + np.timedelta64(int(rng.integers(0, 5)), "D")

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from omnisat_cli.engine.device import choose_compute
+from omnisat_cli.engine.memory import keep_freed_memory
 from omnisat_cli.engine.process import BlockMapper
 from omnisat_cli.engine.recipe import Feed, Recipe, output_refine
 from omnisat_cli.geo.lattice import Lattice, Window
@@ -71,7 +72,8 @@ def network_config(classes: int) -> SegmenterConfig:
         in_norm=True,
         widths_in=(32, 64, WIDTH),
         widths_out=(WIDTH, 2 * WIDTH, WIDTH),
-        dropout=0.1,
+        dropout=0.0,
+        attention_dropout=0.0,
     )
     return SegmenterConfig(
         encoder=OmniSatConfig(
@@ -158,7 +160,7 @@ def train(
     """Train the network within the budget."""
     torch.manual_seed(0)
     network = OmniSatSegmenter(config)
-    spec = CropSpec(side=12, keep_dates=20, drop={"aerial": 0.35, "s2": 0.3, "s1": 0.3})
+    spec = CropSpec(side=12, keep_dates=16, drop={"aerial": 0.35, "s2": 0.3, "s1": 0.3})
     sampler = CropSampler(scenes, card, spec, seed=1)
     begin = time.monotonic()
 
@@ -280,6 +282,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    keep_freed_memory()
     torch.set_num_threads(args.threads)
     budget = Budget(args.scenes, args.tests, args.scene_m, args.minutes, args.steps, args.batch)
     scenes = make_scenes(TRAIN_SEED, budget.scenes, budget.scene_m)

@@ -19,6 +19,7 @@ import torch
 
 from omnisat_cli.engine.device import choose_compute
 from omnisat_cli.engine.finish import used_dates
+from omnisat_cli.engine.memory import keep_freed_memory
 from omnisat_cli.engine.process import BlockMapper
 from omnisat_cli.errors import BlockError, CheckpointError, SourceError
 from omnisat_cli.networks.fold import fold_for_inference
@@ -86,6 +87,7 @@ def load_mapper(setup: Setup, execution: Execution) -> BlockMapper:
         CheckpointError: If the weights do not fit the card.
         JobError: If the device cannot be used.
     """
+    keep_freed_memory()
     torch.set_num_threads(thread_count(execution))
     compute = choose_compute(execution.device, execution.batch)
     network = load_network(setup, compute)

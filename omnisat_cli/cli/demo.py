@@ -8,6 +8,7 @@ import typer
 from omnisat_cli.cli.console import say, say_json, set_up_logging
 from omnisat_cli.cli.guard import stoppable
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose
+from omnisat_cli.errors import Exit
 
 
 def demo(
@@ -35,7 +36,7 @@ def demo(
     """Map the sample area and compare it with the truth.
 
     Once with all its imagery, then with each part alone. The area is synthetic, so the truth is
-    known everywhere.
+    known everywhere. Ends with 0 when the map is complete, 4 when it has holes.
     """
     from omnisat_cli.cli.showcase import How, compare, find_scene, map_scene
     from omnisat_cli.cli.text import contents
@@ -66,3 +67,5 @@ def demo(
         largest, holes = contents(whole)
         say(f"  {largest}.   {holes}.")
         say("  open it in QGIS: classes are named and coloured")
+        if any(whole.holes.values()):
+            raise typer.Exit(int(Exit.HOLES))

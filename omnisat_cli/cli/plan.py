@@ -37,7 +37,7 @@ def show_plan(job: Job, execution: Execution, *, as_json: bool) -> None:
     blocks = count(len(setup.plan.blocks), "block")
     side = setup.plan.tiling.block * setup.plan.lattice.gsd
     say(
-        f"would map {square_km(mapped_km2(setup))} as {blocks} of {side:g} m, "
+        f"would map {square_km(mapped_km2(setup))} as {blocks} of at most {side:g} m, "
         f"{human(need.blocks + need.scratch)} temporary, {human(need.final)} final. "
         "Nothing written."
     )

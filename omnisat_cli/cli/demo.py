@@ -1,7 +1,7 @@
 """`omnisat demo`: map the sample area with all its imagery and with each part alone."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from omnisat_cli.cli.console import say, say_json, set_up_logging
 from omnisat_cli.cli.guard import stoppable
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose
 from omnisat_cli.errors import Exit
+
+if TYPE_CHECKING:
+    from omnisat_cli.cli.showcase import Run
 
 
 def demo(
@@ -39,7 +42,6 @@ def demo(
     known everywhere. Ends with 0 when the map is complete, 4 when it has holes.
     """
     from omnisat_cli.cli.showcase import How, compare, find_scene, map_scene
-    from omnisat_cli.cli.text import contents
 
     set_up_logging(verbose, quiet)
     scene = find_scene(folder)
@@ -50,7 +52,16 @@ def demo(
     rows = compare(scene, runs)
     if as_json:
         say_json({"out": str(out), "scores": rows})
-        return
+    else:
+        _show(runs, rows)
+    whole = runs[0].report.export
+    if whole is not None and any(whole.holes.values()):
+        raise typer.Exit(int(Exit.HOLES))
+
+
+def _show(runs: "list[Run]", rows: list[dict[str, object]]) -> None:
+    from omnisat_cli.cli.text import contents
+
     for run in runs:
         say(f"{run.label:<16} {run.out}")
     say()
@@ -62,10 +73,8 @@ def demo(
         )
     whole = runs[0].report.export
     if whole is not None:
-        say()
-        say(f"the map: {out}")
         largest, holes = contents(whole)
+        say()
+        say(f"the map: {runs[0].out}")
         say(f"  {largest}.   {holes}.")
         say("  open it in QGIS: classes are named and coloured")
-        if any(whole.holes.values()):
-            raise typer.Exit(int(Exit.HOLES))

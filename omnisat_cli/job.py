@@ -120,8 +120,9 @@ class Execution:
         batch: Windows a batch; None = chosen.
         block_m: Side of a block in metres; None = chosen from `memory_mb`.
         memory_mb: Bound on the memory of the process, in MiB.
-        threads: Threads of the CPU kernels; None = all cores.
+        threads: Threads of the CPU kernels of a process; None = all cores, shared by the workers.
         prefetch: Blocks read ahead.
+        workers: Processes that compute blocks; 1 = this process alone.
     """
 
     device: str = "auto"
@@ -130,9 +131,14 @@ class Execution:
     memory_mb: int = 2048
     threads: int | None = None
     prefetch: int = 1
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
             raise JobError(f"--batch-size {self.batch}: at least 1")
-        if self.memory_mb < 512:
-            raise JobError(f"--memory {self.memory_mb} MiB: omnisat itself needs 512")
+        if self.workers < 1:
+            raise JobError(f"--workers {self.workers}: at least 1")
+        if self.memory_mb < 512 * self.workers:
+            raise JobError(
+                f"--memory {self.memory_mb} MiB: each of {self.workers} process(es) needs 512"
+            )

@@ -162,6 +162,7 @@ def predict(
     threads: Annotated[int | None, _flag("CPU threads; default: all cores.", metavar="N")] = None,
     block: Annotated[float | None, _flag("Side of a block in metres.", metavar="METRES")] = None,
     prefetch: Annotated[int, _flag("Blocks read ahead.", metavar="N")] = 1,
+    workers: Annotated[int, _flag("Processes that compute blocks.", metavar="N")] = 1,
     dry_run: Annotated[bool, _flag("Say what would be done, write nothing.", "--dry-run")] = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
@@ -194,6 +195,7 @@ def predict(
         memory_mb=opt.mebibytes(memory),
         threads=threads,
         prefetch=prefetch,
+        workers=workers,
     )
     if dry_run:
         from omnisat_cli.cli.plan import show_plan

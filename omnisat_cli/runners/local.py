@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from omnisat_cli.engine.device import Compute
     from omnisat_cli.geo.plan import Block
     from omnisat_cli.job import Execution
+    from omnisat_cli.outputs.prediction import Prediction
     from omnisat_cli.outputs.store import BlockRecord, BlockStore
     from omnisat_cli.runners.setup import Setup
 
@@ -64,6 +65,29 @@ class Loaded:
     sample: Sample
     inside: NDArray[np.bool_]
     faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A computed block on its way to the store.
+
+    Attributes:
+        block: The block.
+        prediction: Its core.
+        facts: What the journal says of it.
+        km2: Ground of its core.
+    """
+
+    block: Block
+    prediction: Prediction
+    facts: BlockFacts
+    km2: float
+
+    def commit(self, store: BlockStore, watch: Watch, timing: Timing) -> None:
+        """Store it for good and say so."""
+        record = store.commit(self.block, self.prediction, self.facts)
+        timing.records.append(record)
+        watch.block(self.block, record, self.km2)
 
 
 @dataclass(slots=True)
@@ -158,12 +182,12 @@ def run_blocks(
                 if following is not None:
                     ahead.append(reader.submit(load_block, setup, following))
                 ready = time.monotonic()
-                commit = _compute(setup, mapper, loaded)
+                finished = compute_block(setup, mapper, loaded)
                 timing.waiting += ready - begin
                 timing.computing += time.monotonic() - ready
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(commit, store, watch, timing)
+                writing = writer.submit(finished.commit, store, watch, timing)
             if writing is not None:
                 writing.result()
         finally:
@@ -196,19 +220,7 @@ def load_block(setup: Setup, block: Block) -> Loaded:
     return Loaded(block, Sample(block.reach, data), inside, tuple(faults))
 
 
-class _Commit:
-    """A finished block on its way to the store; called on the writing thread."""
-
-    def __init__(self, block: Block, prediction: object, facts: BlockFacts, km2: float) -> None:
-        self.block, self.prediction, self.facts, self.km2 = block, prediction, facts, km2
-
-    def __call__(self, store: BlockStore, watch: Watch, timing: Timing) -> None:
-        record = store.commit(self.block, self.prediction, self.facts)  # type: ignore[arg-type]
-        timing.records.append(record)
-        watch.block(self.block, record, self.km2)
-
-
-def _compute(setup: Setup, mapper: BlockMapper, loaded: Loaded) -> _Commit:
+def compute_block(setup: Setup, mapper: BlockMapper, loaded: Loaded) -> Finished:
     """Map one block; a failure becomes a hole where the job allows it."""
     begin = time.monotonic()
     block, recipe = loaded.block, setup.recipe
@@ -224,4 +236,4 @@ def _compute(setup: Setup, mapper: BlockMapper, loaded: Loaded) -> _Commit:
     dates = {name: tuple(days) for name, days in used_dates(recipe, block, loaded.sample).items()}
     facts = BlockFacts(time.monotonic() - begin, dates, "; ".join(faults))
     km2 = block.core.height * block.core.width * setup.plan.lattice.gsd**2 / 1e6
-    return _Commit(block, prediction, facts, km2)
+    return Finished(block, prediction, facts, km2)

@@ -22,6 +22,7 @@ from omnisat_cli.runners.setup import Setup, prepare, thread_count
 if TYPE_CHECKING:
     import threading
 
+    from omnisat_cli.engine.process import BlockMapper
     from omnisat_cli.job import Execution, Job
     from omnisat_cli.outputs.products import SpaceNeed
     from omnisat_cli.runners.local import Watch
@@ -101,7 +102,7 @@ def predict(
         report = exported(store, job.out)
         timing = Timing()
         if report is None:
-            timing = run_blocks(setup, mapper, store, watch, stop, execution.prefetch)
+            timing = _run(setup, mapper, (store, watch, stop), execution)
         if report is not None:
             store.discard()
         elif not (stop.is_set() and store.pending(setup.plan.blocks)):
@@ -115,6 +116,21 @@ def predict(
     return Report(
         setup, report, time.monotonic() - begin, len(timing.records), mapper.compute.windows
     )
+
+
+def _run(
+    setup: Setup,
+    mapper: BlockMapper,
+    run: tuple[BlockStore, Watch, threading.Event],
+    execution: Execution,
+) -> Timing:
+    """Compute the blocks here, or in worker processes."""
+    store, watch, stop = run
+    if execution.workers == 1:
+        return run_blocks(setup, mapper, store, watch, stop, execution.prefetch)
+    from omnisat_cli.runners.workers import run_blocks_in_workers
+
+    return run_blocks_in_workers(setup, execution, store, watch, stop)
 
 
 def run_facts(setup: Setup) -> RunFacts:

@@ -247,7 +247,7 @@ def _block_side(recipe: Recipe, sources: Mapping[str, Source], execution: Execut
     out = recipe.network_refine**2
     patch += 64 * out * recipe.fine  # finer features: 16 float32 channels
     patch += recipe.refine**2 * (4 * (len(recipe.codes) + 2) + 16 + 2 * sum(recipe.extra.values()))
-    budget = max(64, execution.memory_mb - _BASE_MB) * 2**20
+    budget = max(64, execution.memory_mb / execution.workers - _BASE_MB) * 2**20
     side = int(math.sqrt(budget / patch)) - 2 * recipe.card.window.size
     return max(2 * cell, min(_LARGEST_BLOCK, side) // cell * cell)
 
@@ -297,8 +297,8 @@ def _fingerprint(
 
 
 def thread_count(execution: Execution) -> int:
-    """Return the CPU threads a run uses: sums are split by thread, so bits depend on it."""
-    return execution.threads or len(os.sched_getaffinity(0))
+    """Return the CPU threads of a process: sums are split by thread, so bits depend on it."""
+    return execution.threads or max(1, len(os.sched_getaffinity(0)) // execution.workers)
 
 
 def device_class(execution: Execution) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,6 +22,11 @@ from omnisat_cli.networks.fold import fold_for_inference
 from omnisat_cli.networks.seam import Dense
 from omnisat_cli.networks.segmenter import OmniSatSegmenter, SegmenterConfig
 from omnisat_cli.sources.values import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from omnisat_cli.engine.fuse import Band
 
 EXTENT = Window(-22, 17, 22, 19)
 TILING = Tiling(block=16, window=6, stride=4, cell=4)
@@ -106,6 +112,11 @@ def plain_window(world: World, window: Window) -> Dense:
     return net.decode(net.fuse(tokens, present), fine, present, fine_output=True)
 
 
+def gathered(bands: Iterable[Band]) -> torch.Tensor:
+    """Class logits and boundary of a whole block: (K + 1, H, W)."""
+    return torch.cat([torch.cat([b.logits, b.boundary[None]]).clone() for b in bands], dim=1)
+
+
 def test_encoding_once_equals_window_by_window() -> None:
     world = random_world(5, EXTENT)
     block = make_plan(Lattice("EPSG:2154", 10), EXTENT, TILING).blocks[0]
@@ -117,11 +128,10 @@ def test_encoding_once_equals_window_by_window() -> None:
         return Dense(torch.cat([p.logits for p in parts]), torch.cat([p.boundary for p in parts]))
 
     with torch.inference_mode():
-        plain = fuse_block(one_by_one, BOTH, TILING, block, windows, 1)
+        plain = gathered(fuse_block(one_by_one, BOTH, TILING, block, windows, 1))
         mapper = BlockMapper(fold_for_inference(network()), BOTH, TILING, CPU)
-        once = mapper.canvas(block, sample, windows)
-    torch.testing.assert_close(once.logits, plain.logits, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(once.boundary, plain.boundary, rtol=1e-5, atol=1e-5)
+        once = mapper.fused(block, sample, windows, gathered)
+    torch.testing.assert_close(once, plain, rtol=1e-5, atol=1e-5)
 
 
 def canvas_of(compute: Compute, seed: int = 6) -> torch.Tensor:
@@ -130,7 +140,7 @@ def canvas_of(compute: Compute, seed: int = 6) -> torch.Tensor:
     sample = Sample(block.reach, world.read(block.reach))
     windows = windows_with_data(TILING, block, np.ones(block.reach.shape, bool))
     mapper = BlockMapper(fold_for_inference(network()), BOTH, TILING, compute)
-    return mapper.canvas(block, sample, windows).logits
+    return mapper.fused(block, sample, windows, gathered)[:-1]
 
 
 def test_many_cells_and_windows_a_batch_give_the_same_logits() -> None:

@@ -11,11 +11,13 @@ from worlds import CPU, EXTENT, IdentityNetwork, ToyNetwork, World, card, random
 
 from omnisat_cli.engine.device import Compute
 from omnisat_cli.engine.encode import day_numbers, thin_dates
+from omnisat_cli.engine.fuse import fuse_block
 from omnisat_cli.engine.process import BlockMapper
 from omnisat_cli.engine.recipe import Recipe, output_refine
 from omnisat_cli.errors import BlockError, JobError, ResourceError
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Tiling, make_plan
+from omnisat_cli.networks.seam import Dense
 from omnisat_cli.outputs.prediction import Hole, Prediction
 from omnisat_cli.sources.values import Sample
 
@@ -117,6 +119,28 @@ def test_pixels_outside_the_area_of_interest_stay_empty() -> None:
     assert (result.classes[:, :5] == 255).all()
     assert (result.presence[:, :5] == Hole.OUTSIDE).all()
     assert (result.classes[:, 5:] != 255).all()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rows_are_handed_over_in_order_and_never_more_than_a_window_of_them(batch: int) -> None:
+    tiling = replace(TILING, block=40)
+    block = make_plan(Lattice("EPSG:2154", 10), EXTENT, tiling).blocks[0]
+    windows = list(tiling.windows_over(block.core))
+    rng = np.random.default_rng(1)
+    last = torch.channels_last if batch > 1 else torch.contiguous_format
+
+    def predict(group: list[Window]) -> Dense:
+        logits = torch.from_numpy(rng.random((len(group), 3, 24, 24), np.float32))
+        return Dense(logits.contiguous(memory_format=last))
+
+    row = 0
+    with torch.inference_mode():
+        for band in fuse_block(predict, recipe("aerial"), tiling, block, windows, batch):
+            assert band.row == row
+            assert band.logits.shape[1] <= 24
+            assert (band.logits > 0).all()
+            row += band.logits.shape[1]
+    assert row == block.core.refined(4).height
 
 
 def test_a_network_that_gives_nan_labels_nothing() -> None:

@@ -68,6 +68,9 @@ def present_patches(feed: Feed, values: Image | Series, min_dates: int) -> NDArr
         (h, w) bool.
     """
     if isinstance(values, Image):
+        if values.valid.all():
+            height, width = values.valid.shape
+            return np.ones((height // feed.refine, width // feed.refine), bool)
         share: NDArray[np.float64] = patch_blocks(values.valid, feed.refine).mean(axis=(-2, -1))
         return np.asarray(share >= MIN_VALID_FRACTION)
     return np.asarray(patch_dates(feed, values).sum(axis=0) >= min_dates)

@@ -21,17 +21,17 @@ from omnisat_cli.outputs.prediction import (
 from omnisat_cli.sources.values import Image, Sample, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from omnisat_cli.engine.fuse import Canvas
+    from omnisat_cli.engine.fuse import Band
     from omnisat_cli.engine.recipe import Feed, Recipe
     from omnisat_cli.geo.plan import Block
 
 Scalar = TypeVar("Scalar", bound=np.generic)
-_ROWS = 256
-"""Rows of the canvas turned into classes at a time: keeps temporaries small."""
+_PIXELS = 1 << 15
+"""Pixels turned into classes at a time: their logits and temporaries stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,47 +51,44 @@ class Account:
 
 def account(recipe: Recipe, block: Block, sample: Sample) -> Account:
     """Say which modalities were observed where, from what was read alone."""
-    core, _reach = block.core.refined(recipe.refine), block.reach.refined(recipe.refine)
-    shape = core.shape
+    shape = block.core.refined(recipe.refine).shape
+    patches = block.core.slices_in(block.reach)
     presence = np.zeros(shape, np.uint8)
-    observations = np.zeros(shape, np.int32)
+    observations = np.zeros(shape, np.uint16)
     clouded = np.zeros(shape, bool)
     for feed in recipe.feeds:
         values = sample.data.get(feed.name)
         if values is None:
             continue
-        count = _observations(feed, values, recipe)  # (h r, w r) over the reach
-        count = count[
-            block.core.refined(recipe.refine).slices_in(block.reach.refined(recipe.refine))
-        ]
+        count = _observations(feed, values, recipe, patches)
         presence |= (count > 0).astype(np.uint8) << recipe.card.names.index(feed.name)
         observations += count
-        if isinstance(values, Series):
+        if isinstance(values, Series) and values.clouded.any():
             ever = np.asarray(values.clouded.any(axis=0))
             clouds = np.asarray(patch_blocks(ever, feed.refine).any(axis=(-2, -1)))
-            clouded |= _repeat(clouds[block.core.slices_in(block.reach)], recipe.refine)
+            clouded |= _repeat(clouds[patches], recipe.refine)
     return Account(
         presence,
-        np.minimum(observations, MAX_OBSERVATIONS).astype(np.uint8),
+        np.minimum(observations, MAX_OBSERVATIONS, dtype=np.uint16).astype(np.uint8),
         clouded & (presence == 0),
     )
 
 
 def finish_block(
     recipe: Recipe,
-    canvas: Canvas | None,
+    bands: Iterable[Band] | None,
     seen: Account,
     inside: NDArray[np.bool_],
-    faulty: bool,
+    lost: NDArray[np.bool_],
 ) -> Prediction:
-    """Turn the canvas of a block into its prediction.
+    """Turn the blended rows of a block into its prediction.
 
     Args:
         recipe: Classes and options.
-        canvas: Blended logits, or None where no window held data.
+        bands: Blended logits from top to bottom, or None where no window held data.
         seen: What was observed.
         inside: (H, W) bool, the area of interest.
-        faulty: Whether a modality could not be read here.
+        lost: (h, w) bool, patches of the core where a modality could not be read.
 
     Returns:
         The prediction: every pixel is a class, outside, or a hole with a reason.
@@ -99,48 +96,63 @@ def finish_block(
     Raises:
         BlockError: If the network gave values that are not finite.
     """
+    faulty = _repeat(lost, recipe.refine)
     if recipe.implicit_area:
         inside = inside & ((seen.presence > 0) | seen.clouded | faulty)
     mapped = inside & (seen.presence > 0)
-    presence = np.where(mapped, seen.presence, Hole.FAULT if faulty else Hole.NO_DATA)
+    presence = np.where(mapped, seen.presence, np.uint8(Hole.NO_DATA))
     presence[~mapped & seen.clouded] = Hole.CLOUDS
+    presence[~mapped & faulty] = Hole.FAULT
     presence[~inside] = Hole.OUTSIDE
-    presence = presence.astype(np.uint8)
-    if canvas is None:
+    if bands is None:
         return hole_prediction(inside.shape, recipe.refine, presence, recipe.extra)
-    classes, confidence, probabilities = _classify(recipe, canvas.logits)
-    layers = {"classes": classes, "confidence": confidence}
-    if probabilities is not None:
-        layers["probabilities"] = probabilities
-    if recipe.boundary and canvas.boundary is not None:
-        layers["boundary"] = _quantised(torch.sigmoid(canvas.boundary))
-    for layer in layers.values():
-        layer[..., ~mapped] = NONE
-    validity = np.where(inside, np.where(mapped, seen.observations, 0), NONE).astype(np.uint8)
+    layers = _label(recipe, bands, inside.shape)
+    if not mapped.all():
+        for layer in layers.values():
+            layer[..., ~mapped] = NONE
+    validity = np.where(inside, np.where(mapped, seen.observations, np.uint8(0)), np.uint8(NONE))
     return Prediction(refine=recipe.refine, validity=validity, presence=presence, **layers)
 
 
-def _classify(
-    recipe: Recipe, logits: torch.Tensor
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Return legend codes, confidence 0-100 and, if asked for, class probabilities 0-250."""
+def _label(
+    recipe: Recipe, bands: Iterable[Band], shape: tuple[int, int]
+) -> dict[str, NDArray[np.uint8]]:
+    """Return the layers of a block by name; rows that no band covers have no value."""
+    names = {"classes": 1, "confidence": 1, **recipe.extra}
+    layers = {
+        name: np.full((count, *shape) if name == "probabilities" else shape, NONE, np.uint8)
+        for name, count in names.items()
+    }
+    step = max(1, _PIXELS // shape[1])
+    for band in bands:
+        for start in range(0, band.logits.shape[1], step):
+            logits = band.logits[:, start : start + step]
+            rows = slice(band.row + start, band.row + start + logits.shape[1])
+            _classify(recipe, logits, {name: layer[..., rows, :] for name, layer in layers.items()})
+            if recipe.boundary and band.boundary is not None:
+                share = torch.sigmoid(band.boundary[start : start + step])
+                layers["boundary"][rows] = _quantised(share)
+    return layers
+
+
+def _classify(recipe: Recipe, logits: torch.Tensor, rows: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Write legend codes, confidence 0-100 and, if asked for, class probabilities 0-250.
+
+    Args:
+        recipe: Classes and options.
+        logits: (K, h, W).
+        rows: Layer name to the rows to fill, (h, W) or (K, h, W).
+    """
     codes = torch.tensor(recipe.codes, dtype=torch.uint8, device=logits.device)
-    height, width = logits.shape[1:]
-    classes = np.empty((height, width), np.uint8)
-    confidence = np.empty((height, width), np.uint8)
-    kept = np.empty(logits.shape, np.uint8) if recipe.probabilities else None
-    for start in range(0, height, _ROWS):
-        rows = slice(start, start + _ROWS)
-        top, winner = logits[:, rows].max(dim=0)
-        spread = (logits[:, rows] - top).exp_()
-        total = spread.sum(dim=0)
-        if not bool(torch.isfinite(total).all()):
-            raise BlockError("the network gave values that are not finite; nothing was labelled")
-        classes[rows] = codes[winner].cpu().numpy()
-        confidence[rows] = (100.0 / total).round_().to(torch.uint8).cpu().numpy()
-        if kept is not None:
-            kept[:, rows] = _quantised(spread / total)
-    return classes, confidence, kept
+    top, winner = logits.max(dim=0)
+    spread = (logits - top).exp_()
+    total = spread.sum(dim=0)
+    if not bool(torch.isfinite(total).all()):
+        raise BlockError("the network gave values that are not finite; nothing was labelled")
+    rows["classes"][:] = codes[winner].cpu().numpy()
+    rows["confidence"][:] = (100.0 / total).round_().to(torch.uint8).cpu().numpy()
+    if recipe.probabilities:
+        rows["probabilities"][:] = _quantised(spread / total)
 
 
 def _quantised(share: torch.Tensor) -> NDArray[np.uint8]:
@@ -148,15 +160,20 @@ def _quantised(share: torch.Tensor) -> NDArray[np.uint8]:
     return quantised
 
 
-def _observations(feed: Feed, values: Image | Series, recipe: Recipe) -> NDArray[np.int32]:
-    """Count what was used at each output pixel over the reach of a block."""
-    present = present_patches(feed, values, recipe.card.min_dates)
-    if isinstance(values, Image):
-        count = np.asarray(_at_refine(values.valid, feed.refine, recipe.refine), np.int32)
-    else:
-        clear = np.asarray(patch_dates(feed, values).sum(axis=0, dtype=np.int32))
-        count = _repeat(clear, recipe.refine)
-    return np.asarray(count * _repeat(present, recipe.refine))
+def _observations(
+    feed: Feed, values: Image | Series, recipe: Recipe, patches: tuple[slice, slice]
+) -> NDArray[np.uint16]:
+    """Count what was used at each output pixel of some patches."""
+    present = present_patches(feed, values, recipe.card.min_dates)[patches]
+    if isinstance(values, Series):
+        clear = patch_dates(feed, values)[:, *patches].sum(axis=0, dtype=np.uint16)
+        return _repeat(np.asarray(clear * present, np.uint16), recipe.refine)
+    n = feed.refine
+    rows, cols = (slice(part.start * n, part.stop * n) for part in patches)
+    seen = _at_refine(values.valid[rows, cols], n, recipe.refine)
+    if present.all():
+        return np.asarray(seen, np.uint16)
+    return np.asarray(seen & _repeat(present, recipe.refine), np.uint16)
 
 
 def _at_refine(valid: NDArray[np.bool_], have: int, want: int) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ the same contributions in the same order whatever the block it is computed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,15 +34,19 @@ Predict = Callable[[list["Window"]], "Dense"]
 """Windows (anchor pixels) to their dense output."""
 
 
-@dataclass(slots=True)
-class Canvas:
-    """Blended output over the core of a block, on the device.
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Rows of the core of a block to which no window adds any more.
+
+    The tensors are overwritten once the next band is asked for.
 
     Attributes:
-        logits: (K, H, W) float32, the weighted mean of the windows' logits.
-        boundary: (H, W) float32 likewise, or None.
+        row: First row, in output pixels from the top of the core.
+        logits: (K, h, W) float32, the weighted mean of the windows' logits, on the device.
+        boundary: (h, W) float32 likewise, or None.
     """
 
+    row: int
     logits: Tensor
     boundary: Tensor | None
 
@@ -54,8 +58,10 @@ def fuse_block(
     block: Block,
     windows: list[Window],
     batch: int,
-) -> Canvas:
-    """Predict windows batch by batch and blend them.
+) -> Iterator[Band]:
+    """Predict windows batch by batch, blend them and hand over rows as soon as they are final.
+
+    Only as many rows as a window is high are ever held, however large the block.
 
     Args:
         predict: Gives the dense output of a list of windows.
@@ -66,11 +72,10 @@ def fuse_block(
         batch: Windows a call; the last call is filled up by repeating a window, so that every
             call has the same shape and a window's result does not depend on its neighbours.
 
-    Returns:
-        The blended canvas.
+    Yields:
+        Bands from top to bottom; rows that no window covers are in none or are zero.
     """
-    canvas: Canvas | None = None
-    weight: Tensor | None = None
+    canvas: _Canvas | None = None
     for start in range(0, len(windows), batch):
         group = windows[start : start + batch]
         dense = predict(group + [group[-1]] * (batch - len(group)))
@@ -78,17 +83,69 @@ def fuse_block(
         boundary = (
             None if dense.boundary is None else _pooled(dense.boundary[:, None].float(), recipe)
         )
-        if canvas is None or weight is None:
-            canvas = _blank(block, recipe, logits, boundary is not None)
-            refine = recipe.refine
-            weight = torch.from_numpy(
-                window_weight(tiling.window * refine, (tiling.window - tiling.stride) * refine)
-            ).to(logits.device)
+        if canvas is None:
+            canvas = _Canvas(block, recipe, tiling, logits, boundary is not None)
         for index, window in enumerate(group):
-            _add(canvas, weight, (window, block.core, recipe.refine), (logits, boundary, index))
+            yield from canvas.move_to(window)
+            canvas.add(window, logits[index], None if boundary is None else boundary[index, 0])
     if canvas is None:
         raise BlockError(f"block {block.name} holds no window with data")
-    return canvas
+    yield canvas.rest()
+
+
+class _Canvas:
+    """The rows of a core under one row of windows; it moves down with them."""
+
+    def __init__(
+        self, block: Block, recipe: Recipe, tiling: Tiling, like: Tensor, with_boundary: bool
+    ) -> None:
+        n = recipe.refine
+        self.core, self.refine = block.core.refined(n), n
+        self.row = 0  # first row held, from the top of the core
+        height, width = min(tiling.window * n, self.core.height), self.core.width
+        if like.stride(1) == 1 < like.shape[1]:
+            # Channels-last like the network's output: adding across layouts is 8 times slower.
+            self.logits = like.new_zeros((height, width, like.shape[1])).permute(2, 0, 1)
+        else:
+            self.logits = like.new_zeros((like.shape[1], height, width))
+        self.boundary = like.new_zeros((height, width)) if with_boundary else None
+        side, overlap = tiling.window * n, (tiling.window - tiling.stride) * n
+        self.weight = torch.from_numpy(window_weight(side, overlap)).to(like.device)
+
+    def move_to(self, window: Window) -> Iterator[Band]:
+        """Give up the rows above a window and make room for it."""
+        row = max(window.row * self.refine - self.core.row, 0)
+        if row <= self.row:
+            return
+        height = self.logits.shape[1]
+        done = min(row - self.row, height)
+        yield self._band(done)
+        for held in (self.logits, self.boundary):
+            if held is None:
+                continue
+            held[..., : height - done, :] = held[..., done:, :].clone()
+            held[..., height - done :, :] = 0
+        self.row = row
+
+    def add(self, window: Window, logits: Tensor, boundary: Tensor | None) -> None:
+        """Add the part of one window that lies in the core."""
+        whole = window.refined(self.refine)
+        common = whole.intersection(self.core)
+        source = common.slices_in(whole)
+        rows, cols = common.slices_in(self.core)
+        target = (slice(rows.start - self.row, rows.stop - self.row), cols)
+        part = self.weight[source]
+        self.logits[:, *target].addcmul_(logits[:, *source], part)
+        if self.boundary is not None and boundary is not None:
+            self.boundary[target].addcmul_(boundary[source], part)
+
+    def rest(self) -> Band:
+        """Return the rows that are left."""
+        return self._band(min(self.logits.shape[1], self.core.height - self.row))
+
+    def _band(self, rows: int) -> Band:
+        boundary = None if self.boundary is None else self.boundary[:rows]
+        return Band(self.row, self.logits[:, :rows], boundary)
 
 
 def token_predictor(
@@ -176,29 +233,3 @@ def _pooled(dense: Tensor, recipe: Recipe) -> Tensor:
     """Average the network's output pixels into the pixels that were asked for."""
     factor = recipe.network_refine // recipe.refine
     return dense if factor == 1 else avg_pool2d(dense, factor)
-
-
-def _blank(block: Block, recipe: Recipe, logits: Tensor, with_boundary: bool) -> Canvas:
-    height, width = block.core.refined(recipe.refine).shape
-    return Canvas(
-        logits.new_zeros((logits.shape[1], height, width)),
-        logits.new_zeros((height, width)) if with_boundary else None,
-    )
-
-
-def _add(
-    canvas: Canvas,
-    weight: Tensor,
-    place: tuple[Window, Window, int],
-    values: tuple[Tensor, Tensor | None, int],
-) -> None:
-    """Add the part of one window that lies in the core."""
-    window, core, refine = place
-    logits, boundary, index = values
-    common = window.intersection(core).refined(refine)
-    source = common.slices_in(window.refined(refine))
-    target = common.slices_in(core.refined(refine))
-    part = weight[source]
-    canvas.logits[:, *target].addcmul_(logits[index][:, *source], part)
-    if canvas.boundary is not None and boundary is not None:
-        canvas.boundary[target].addcmul_(boundary[index, 0][source], part)

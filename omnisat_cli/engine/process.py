@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,15 +18,19 @@ from omnisat_cli.engine.fuse import (
 from omnisat_cli.networks.seam import PatchLocal, WindowBased
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from numpy.typing import NDArray
 
     from omnisat_cli.engine.device import Compute
-    from omnisat_cli.engine.fuse import Canvas
+    from omnisat_cli.engine.fuse import Band
     from omnisat_cli.engine.recipe import Recipe
     from omnisat_cli.geo.lattice import Window
     from omnisat_cli.geo.plan import Block, Tiling
     from omnisat_cli.outputs.prediction import Prediction
     from omnisat_cli.sources.values import Sample
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,11 @@ class BlockMapper:
     compute: Compute
 
     def predict(
-        self, block: Block, sample: Sample, inside: NDArray[np.bool_], *, faulty: bool = False
+        self,
+        block: Block,
+        sample: Sample,
+        inside: NDArray[np.bool_],
+        lost: NDArray[np.bool_] | None = None,
     ) -> Prediction:
         """Map one block.
 
@@ -54,16 +62,25 @@ class BlockMapper:
             block: The block.
             sample: What was read over its reach.
             inside: (H, W) bool at output resolution over its core: the area of interest.
-            faulty: Whether a modality could not be read here.
+            lost: (h, w) bool, patches of its core where a modality could not be read.
 
         Returns:
             The prediction of the core.
         """
+        if lost is None:
+            lost = np.zeros(block.core.shape, bool)
         present = self._present(sample, block)
         seen = account(self.recipe, block, sample)
         windows = windows_with_data(self.tiling, block, present) if inside.any() else []
-        canvas = self.canvas(block, sample, windows) if windows else None
-        return finish_block(self.recipe, canvas, seen, inside, faulty)
+        if not windows:
+            return finish_block(self.recipe, None, seen, inside, lost)
+        # Labelled row by row while it is blended: no map of all logits is ever held.
+        return self.fused(
+            block,
+            sample,
+            windows,
+            lambda bands: finish_block(self.recipe, bands, seen, inside, lost),
+        )
 
     def _present(self, sample: Sample, block: Block) -> NDArray[np.bool_]:
         total = np.zeros(block.reach.shape, bool)
@@ -73,8 +90,25 @@ class BlockMapper:
                 total |= present_patches(feed, values, self.recipe.card.min_dates)
         return total
 
-    def canvas(self, block: Block, sample: Sample, windows: list[Window]) -> Canvas:
-        """Return the blended output of some windows over the core of a block."""
+    def fused(
+        self,
+        block: Block,
+        sample: Sample,
+        windows: list[Window],
+        use: Callable[[Iterator[Band]], T],
+    ) -> T:
+        """Blend some windows over the core of a block and use the result.
+
+        Args:
+            block: The block.
+            sample: What was read over its reach.
+            windows: Windows over the core, in lattice order.
+            use: Takes the bands from top to bottom. Called again with fresh ones if memory runs
+                out on the way.
+
+        Returns:
+            What `use` returns.
+        """
         compute, recipe = self.compute, self.recipe
         with compute.inference():
             if isinstance(self.network, PatchLocal):
@@ -86,5 +120,5 @@ class BlockMapper:
             else:
                 predict = window_predictor(self.network, recipe, sample, compute)
             return compute.with_windows(
-                lambda batch: fuse_block(predict, recipe, self.tiling, block, windows, batch)
+                lambda batch: use(fuse_block(predict, recipe, self.tiling, block, windows, batch))
             )

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from omnisat_cli.engine.recipe import Feed, Recipe, output_refine
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
+from omnisat_cli.geo.crs import is_metric, name_crs
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Plan, Tiling, make_plan
 from omnisat_cli.modality import MODALITIES
 from omnisat_cli.packs.registry import Pack, find_pack, verify_weights
 from omnisat_cli.sources.aoi import Area, check_overlap, meets, read_aoi
-from omnisat_cli.sources.facts import is_metric, name_crs
 from omnisat_cli.sources.opening import Wanted, describe_input, open_input
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ _BASE_MB = 700
 
 _TOKEN_BYTES = 1024
 """Generous bytes of a token; networks of omnisat are at most 256 wide in float32."""
+
+_WINDOW_BASED = frozenset({"unet"})
+"""Networks that keep no tokens or finer features of a block; see `networks.table`."""
 
 _LARGEST_BLOCK = 256
 """Patches: beyond this the halo costs little and a lost block much."""
@@ -231,9 +234,10 @@ def _block_side(recipe: Recipe, sources: Mapping[str, Source], execution: Execut
     """Choose the side of a block, in patches, so that a run stays within its memory.
 
     The bound counts what grows with a block: pixels read (one block in work, the next ones read
-    ahead), tokens and finer features, the blended canvas, the finished layers.
+    ahead), tokens and finer features, the finished layers; and along its side the rows that are
+    being blended. The fewer the blocks, the fewer windows are computed for two of them.
     """
-    cell = recipe.card.window.cell
+    cell, window = recipe.card.window.cell, recipe.card.window.size
     if execution.block_m is not None:
         side = round(execution.block_m / recipe.card.patch_m)
         return max(cell, side // cell * cell)
@@ -244,11 +248,12 @@ def _block_side(recipe: Recipe, sources: Mapping[str, Source], execution: Execut
         dates = max(1, len(sources[feed.name].dates))
         size = 4 if feed.is_series else 1
         patch += copies * pixels * dates * (len(feed.channels) * size + 2) + _TOKEN_BYTES
-    out = recipe.network_refine**2
-    patch += 64 * out * recipe.fine  # finer features: 16 float32 channels
-    patch += recipe.refine**2 * (4 * (len(recipe.codes) + 2) + 16 + 2 * sum(recipe.extra.values()))
+    if recipe.card.network.kind not in _WINDOW_BASED:
+        patch += 64 * recipe.network_refine**2 * recipe.fine  # 16 float32 channels
+    patch += recipe.refine**2 * (16 + 2 * sum(recipe.extra.values()))
+    line = 6.0 * window * recipe.refine**2 * (len(recipe.codes) + 2)
     budget = max(64, execution.memory_mb / execution.workers - _BASE_MB) * 2**20
-    side = int(math.sqrt(budget / patch)) - 2 * recipe.card.window.size
+    side = int((math.sqrt(line**2 + 4 * patch * budget) - line) / (2 * patch)) - 2 * window
     return max(2 * cell, min(_LARGEST_BLOCK, side) // cell * cell)
 
 

@@ -10,6 +10,7 @@ from omnisat_cli.cli.plan import decisions_of, mapped_km2
 from omnisat_cli.cli.text import contents, count, duration, rate, square_km
 from omnisat_cli.errors import Exit
 from omnisat_cli.outputs.products import PRODUCTS
+from omnisat_cli.outputs.provenance import provenance_path
 
 if TYPE_CHECKING:
     from omnisat_cli.outputs.export import ExportReport
@@ -68,13 +69,24 @@ def _transcript(report: Report, export: ExportReport) -> list[str]:
         f" {out}  {count(classes, 'class')}, named and coloured: open it in QGIS",
         f" {', '.join(str(path) for path in [*others, *rest])}",
         f" {largest}.   {holes}.",
+        *_faults(export),
     ]
+
+
+def _faults(export: ExportReport) -> list[str]:
+    """Say where to read what could not be read."""
+    if not export.faulty_blocks:
+        return []
+    blocks = count(export.faulty_blocks, "block")
+    place = provenance_path(export.out)
+    return [f" {blocks} without a part of their imagery, which could not be read: see {place}"]
 
 
 def _code(report: Report) -> Exit:
     if report.export is None:
         return Exit.INTERRUPTED
-    return Exit.HOLES if any(report.export.holes.values()) else Exit.COMPLETE
+    holes = any(report.export.holes.values()) or report.export.faulty_blocks
+    return Exit.HOLES if holes else Exit.COMPLETE
 
 
 def _plain(report: Report, code: Exit) -> dict[str, object]:
@@ -96,6 +108,7 @@ def _plain(report: Report, code: Exit) -> dict[str, object]:
             "areas": [asdict(row) for row in export.areas],
             "holes": export.holes,
             "pixels": export.pixels,
+            "faulty_blocks": export.faulty_blocks,
         }
     plain["decisions"] = {
         name: [asdict(entry) for entry in made] for name, made in decisions_of(setup).items()

@@ -82,6 +82,7 @@ class ExportReport:
         holes: Pixels without a class inside the area of interest, by reason.
         pixels: Pixels inside the area of interest.
         hectares_per_pixel: Ground of a pixel.
+        faulty_blocks: Blocks that lack a part of their imagery because it could not be read.
     """
 
     out: Path
@@ -90,6 +91,7 @@ class ExportReport:
     holes: dict[str, int]
     pixels: int
     hectares_per_pixel: float
+    faulty_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +165,15 @@ def exported(store: BlockStore, out: Path) -> ExportReport | None:
         if any(FileDigest.of(out.with_name(f.name)) != f for f in files):
             return None
         areas = tuple(ClassArea(**row) for row in content["areas"])
-        holes, pixels = dict(content["holes"]), int(content["pixels"])
-        return ExportReport(out, files, areas, holes, pixels, float(content["hectares_per_pixel"]))
+        return ExportReport(
+            out=out,
+            files=files,
+            areas=areas,
+            holes=dict(content["holes"]),
+            pixels=int(content["pixels"]),
+            hectares_per_pixel=float(content["hectares_per_pixel"]),
+            faulty_blocks=int(content["faulty_blocks"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -206,6 +215,7 @@ def _write_all(job: _Run) -> ExportReport:
         holes=holes,
         pixels=int(presence[:255].sum()),
         hectares_per_pixel=hectares,
+        faulty_blocks=sum(r.status == "fault" for r in job.store.done().values()),
     )
 
 

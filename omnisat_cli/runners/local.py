@@ -21,13 +21,14 @@ from omnisat_cli.engine.device import choose_compute
 from omnisat_cli.engine.finish import used_dates
 from omnisat_cli.engine.memory import keep_freed_memory
 from omnisat_cli.engine.process import BlockMapper
-from omnisat_cli.errors import BlockError, CheckpointError, SourceError
+from omnisat_cli.errors import BlockError, CheckpointError
 from omnisat_cli.networks.fold import fold_for_inference
 from omnisat_cli.networks.seam import PatchLocal, WindowBased
 from omnisat_cli.networks.table import build_network
 from omnisat_cli.outputs.prediction import Hole, hole_prediction
 from omnisat_cli.outputs.store import BlockFacts
 from omnisat_cli.packs.registry import load_weights
+from omnisat_cli.runners.salvage import read_around_damage
 from omnisat_cli.runners.setup import thread_count
 from omnisat_cli.sources.aoi import rasterize_area
 from omnisat_cli.sources.values import Sample
@@ -59,12 +60,21 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One block, read."""
+    """One block, read.
+
+    Attributes:
+        block: The block.
+        sample: What was read over its reach.
+        inside: (H, W) bool at output resolution over its core: the area of interest.
+        faults: What could not be read, and why.
+        lost: (h, w) bool, patches of its core where a modality could not be read.
+    """
 
     block: Block
     sample: Sample
     inside: NDArray[np.bool_]
     faults: tuple[str, ...]
+    lost: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,20 +214,25 @@ def load_block(setup: Setup, block: Block) -> Loaded:
     """
     data = {}
     faults = []
+    lost = np.zeros(block.reach.shape, bool)
     for name, source in setup.sources.items():
-        try:
+        if setup.job.on_error == "fail":
             data[name] = source.read(block.reach)
-        except SourceError as error:
-            if setup.job.on_error == "fail":
-                raise
-            log.warning("block %s without %s: %s", block.name, name, error)
-            faults.append(f"{name}: {error}")
+            continue
+        got = read_around_damage(source, block.reach, setup.plan)
+        lost |= got.lost
+        if got.values is not None:
+            data[name] = got.values
+        if got.reason:
+            log.warning("block %s without a part of %s: %s", block.name, name, got.reason)
+            faults.append(f"{name}: {got.reason}")
     shape = block.core.refined(setup.recipe.refine).shape
     if setup.area is None:
         inside = np.ones(shape, bool)
     else:
         inside = rasterize_area(setup.area, setup.plan.lattice, block.core, setup.recipe.refine)
-    return Loaded(block, Sample(block.reach, data), inside, tuple(faults))
+    lost = lost[block.core.slices_in(block.reach)]
+    return Loaded(block, Sample(block.reach, data), inside, tuple(faults), lost)
 
 
 def compute_block(setup: Setup, mapper: BlockMapper, loaded: Loaded) -> Finished:
@@ -226,7 +241,7 @@ def compute_block(setup: Setup, mapper: BlockMapper, loaded: Loaded) -> Finished
     block, recipe = loaded.block, setup.recipe
     faults = list(loaded.faults)
     try:
-        prediction = mapper.predict(block, loaded.sample, loaded.inside, faulty=bool(faults))
+        prediction = mapper.predict(block, loaded.sample, loaded.inside, loaded.lost)
     except BlockError as error:
         if setup.job.on_error == "fail":
             raise

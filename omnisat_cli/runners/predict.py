@@ -18,6 +18,7 @@ from omnisat_cli.outputs.provenance import ModelFacts, RunDescription
 from omnisat_cli.outputs.store import BlockStore, RunFacts, has_run, staging_folder
 from omnisat_cli.runners.local import Timing, load_mapper, run_blocks
 from omnisat_cli.runners.setup import Setup, prepare, thread_count
+from omnisat_cli.sources.identity import identify
 
 if TYPE_CHECKING:
     import threading
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from omnisat_cli.job import Execution, Job
     from omnisat_cli.outputs.products import SpaceNeed
     from omnisat_cli.runners.local import Watch
+    from omnisat_cli.sources.values import Identity
 
 log = logging.getLogger(__name__)
 
@@ -178,19 +180,23 @@ def _refuse_changed(setup: Setup) -> None:
     """Check that no input changed while it was read: half a map of each would be a lie."""
     for name, source in setup.sources.items():
         for identity in source.identities:
-            path = Path(identity.path)
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise SourceError(f"{path} ({name}) vanished during the run: {error}") from error
-            if path.is_file() and (status.st_size, status.st_mtime_ns) != (
-                identity.size,
-                identity.mtime_ns,
-            ):
+            if not _is_unchanged(identity):
                 raise SourceError(
-                    f"{path} ({name}) changed during the run; nothing was exported. Start again "
-                    "with --overwrite"
+                    f"{identity.path} ({name}) changed during the run; nothing was exported. "
+                    "Start again with --overwrite"
                 )
+
+
+def _is_unchanged(identity: Identity) -> bool:
+    """Compare size and time of a file, and the listing of a folder such as a Zarr store."""
+    path = Path(identity.path)
+    try:
+        if path.is_dir():
+            return identify(path) == identity
+        status = path.stat()
+    except OSError as error:
+        raise SourceError(f"{path} vanished during the run: {error}") from error
+    return (status.st_size, status.st_mtime_ns) == (identity.size, identity.mtime_ns)
 
 
 def _describe(

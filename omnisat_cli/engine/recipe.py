@@ -111,6 +111,12 @@ def output_refine(card: Card, has_fine: bool, resolution: float | None) -> tuple
             f"--resolution {wanted:g}: {card.name} maps at {finest:g} m{why}; "
             f"finer pixels would be invented. Use --resolution {finest:g}"
         )
-    whole_ratio(wanted, finest)
+    steps = whole_ratio(card.patch_m, finest)
+    offered = [finest * k for k in range(1, steps + 1) if steps % k == 0]
+    if not any(abs(wanted - side) <= 1e-6 * side for side in offered):
+        raise JobError(
+            f"--resolution {wanted:g}: the map is made of {card.patch_m:g} m patches, which "
+            f"{wanted:g} m pixels do not divide. Use {' or '.join(f'{s:g}' for s in offered)}"
+        )
     fine = wanted < card.coarse_m * (1 - 1e-9)
     return whole_ratio(card.patch_m, wanted), fine

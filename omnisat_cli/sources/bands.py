@@ -24,6 +24,8 @@ _IRC = re.compile(r"(^|[^a-z])irc([^a-z]|$)")
 _IRC_ORDER = ("NIR", "R", "G")
 _MASK_WORDS = ("a", "alpha")
 _SKIP_WORDS = ("-", "_", "")
+_MOST_UNNAMED = 5
+"""Bands taken in file order; R, G, B, NIR and elevation is a known product, more is anything."""
 _DEPTHS = (8, 10, 11, 12, 14, 16)
 
 
@@ -213,11 +215,12 @@ def _from_colours(
             because += "; band 4 by its position"
         decisions.insert(0, _band_decision(names, because, option, warning=guess or doubted))
         return names
-    if len(free) < min(3, len(sensor.bands)):
+    if not min(3, len(sensor.bands)) <= len(free) <= _MOST_UNNAMED:
+        example = [*sensor.bands, *("-" for _ in free)][: len(free)]
         raise SourceError(
             f"{labels.path}: {len(free)} band(s) without a description or colour that names them "
-            f"({', '.join(labels.colours)}); say what they are with {option}, for example "
-            f"{option} {','.join(sensor.bands[: len(free)])}"
+            f"({', '.join(dict.fromkeys(labels.colours))}); say what they are with {option}, for "
+            f"example {option} {','.join(example)}"
         )
     for k, name in zip(free, sensor.bands, strict=False):
         names[k] = name

@@ -29,6 +29,7 @@ from omnisat_cli.networks.configs import (
 )
 from omnisat_cli.networks.heads import TileHead
 from omnisat_cli.networks.omnisat import OmniSat, series_rows
+from omnisat_cli.networks.utae import UTAE, UtaeConfig
 
 _BESIDE = Path(__file__).parents[2] / "shared" / "parity"
 PARITY = Path(os.environ.get("OMNISAT_PARITY_DIR", _BESIDE))
@@ -56,6 +57,7 @@ def _is_encoder(entry: Json) -> bool:
 
 FIXTURES = _fixtures()
 ENCODERS = {name: entry for name, entry in FIXTURES.items() if _is_encoder(entry)}
+UTAES = {name: entry for name, entry in FIXTURES.items() if name.startswith("utae_")}
 
 
 def _cases() -> list[object]:
@@ -330,14 +332,60 @@ def test_recorded_inputs_give_the_recorded_tokens(name: str, case: str) -> None:
     assert_intermediates(dict(seen), inner, about, exact)
 
 
-WAITING = {
-    "mae": "the pretraining losses are not part of the program yet",
-    "anysat": "AnySat is not part of the program yet",
-    "utae": "U-TAE is not part of the program yet",
+# --- U-TAE
+
+_UTAE_FIXED = {
+    "agg_mode": "att_group",
+    "encoder_norm": "group",
+    "pad_value": 0,
+    "padding_mode": "reflect",
+    "str_conv_k": 4,
+    "str_conv_s": 2,
+    "str_conv_p": 1,
 }
 
 
-@pytest.mark.parametrize("name", [name for name in FIXTURES if name not in ENCODERS])
+def utae_config(config: Json) -> UtaeConfig:
+    """Translate the configuration of a manifest entry."""
+    assert {key: config[key] for key in _UTAE_FIXED} == _UTAE_FIXED
+    return UtaeConfig(
+        bands=config["input_dim"],
+        encoder_widths=tuple(config["encoder_widths"]),
+        decoder_widths=tuple(config["decoder_widths"]),
+        out_widths=tuple(config["out_conv"]),
+        heads=config["n_head"],
+        attention_width=config["d_model"],
+        key_width=config["d_k"],
+        period=config["T"],
+        padding="official",
+    )
+
+
+@pytest.mark.skipif(not UTAES, reason=f"no U-TAE fixtures in {PARITY}")
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, case) for name, entry in UTAES.items() for case in entry["cases"]]
+)
+@torch.inference_mode()
+def test_recorded_series_give_the_recorded_scores_and_attention(name: str, case: str) -> None:
+    fixture = Fixture.load(name)
+    about = fixture.entry["cases"][case]
+    network = UTAE(utae_config(fixture.entry["config"])).eval()
+    assert sum(p.numel() for p in network.parameters()) == fixture.entry["n_params"]
+    fixture.load_weights(network)
+    inputs = fixture.below(f"case/{case}/in/")
+    logits, attention = network.segment(inputs["x"].float(), inputs["dates"])
+    expected = fixture.below(f"case/{case}/out/")
+    assert_close(logits, expected["logits"], about, "logits")
+    assert_close(attention, expected["att"], about, "attention")
+
+
+WAITING = {
+    "mae": "the pretraining losses are not part of the program yet",
+    "anysat": "AnySat is not part of the program yet",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in FIXTURES if name not in ENCODERS | UTAES])
 def test_other_families_of_fixtures_wait_for_their_network(name: str) -> None:
     reasons = [reason for family, reason in WAITING.items() if family in name]
     assert reasons, f"unknown family of fixtures: {name}"

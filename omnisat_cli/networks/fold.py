@@ -23,6 +23,7 @@ from omnisat_cli.networks.seam import Dense, Encoded
 from omnisat_cli.networks.segmenter import OmniSatSegmenter
 from omnisat_cli.networks.series import SeriesEncoder, day_encoding
 from omnisat_cli.networks.unet import UNet
+from omnisat_cli.networks.utae import UTAE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
     """Rearrange a trained network for inference.
 
     Args:
-        network: An `OmniSatSegmenter`, `OmniSat` or `UNet`; it is not changed.
+        network: An `OmniSatSegmenter`, `OmniSat`, `UNet` or `UTAE`; it is not changed.
 
     Returns:
         A network with the same interface whose results differ by rounding only. It cannot be
@@ -53,6 +54,8 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
         return _fold_encoders(network).eval()
     if isinstance(network, UNet):
         return _fold_unet(network).eval()
+    if isinstance(network, UTAE):
+        return _fold_utae(network).eval()
     raise ValueError(f"no inference form of {type(network).__name__}")
 
 
@@ -429,3 +432,35 @@ def _fold_unet(network: UNet) -> UNet:
             level[index + 1] = nn.Identity()
     folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return folded.requires_grad_(False)
+
+
+def _fold_utae(network: UTAE) -> UTAE:
+    """Fold the batch-norms after the dates are pooled; those before are group-norms."""
+    folded = copy.deepcopy(network)
+    stacks = [layer for layer in folded.modules() if isinstance(layer, nn.Sequential)]
+    for stack in stacks:
+        for index, norm in enumerate(stack):
+            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+                stack[index - 1] = _fold_any(stack[index - 1], norm)
+                stack[index] = nn.Identity()
+    folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return folded.requires_grad_(False)
+
+
+def _fold_any(layer: nn.Module, norm: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return fold_linear(layer, norm)
+    if isinstance(layer, nn.ConvTranspose2d):
+        return _fold_transposed(layer, norm)
+    assert isinstance(layer, nn.Conv2d)
+    return fold_conv(layer, norm)
+
+
+def _fold_transposed(conv: nn.ConvTranspose2d, norm: nn.Module) -> nn.ConvTranspose2d:
+    scale, shift = _norm_scale(norm)
+    folded = copy.deepcopy(conv)
+    bias = torch.zeros_like(scale) if conv.bias is None else conv.bias.double()
+    with torch.no_grad():
+        folded.weight.copy_(conv.weight.double() * scale[:, None, None])
+        folded.bias = nn.Parameter((bias * scale + shift).to(conv.weight.dtype))
+    return folded

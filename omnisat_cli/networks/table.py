@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from omnisat_cli.networks.segmenter import OmniSatSegmenter, SegmenterConfig
 from omnisat_cli.networks.unet import UNet, UNetConfig
+from omnisat_cli.networks.utae import UTAE, UtaeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ NETWORKS: Mapping[str, Callable[[Mapping[str, object]], nn.Module]] = MappingPro
     {
         "omnisat": lambda plain: OmniSatSegmenter(SegmenterConfig.from_dict(plain)),
         "unet": lambda plain: UNet(UNetConfig.from_dict(plain)),
+        "utae": lambda plain: UTAE(UtaeConfig.from_dict(plain)),
     }
 )
 

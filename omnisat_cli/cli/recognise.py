@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from omnisat_cli.cli.text import count
 from omnisat_cli.errors import OmnisatError, SourceError
+from omnisat_cli.geo.crs import is_metric, metric_crs, short_crs
 from omnisat_cli.geo.lattice import Lattice
-from omnisat_cli.sources.cube_grid import short_crs
 from omnisat_cli.sources.cube_store import recognise_store
 from omnisat_cli.sources.cube_zarr import is_zarr
 from omnisat_cli.sources.cubes import describe_cube, open_cube
-from omnisat_cli.sources.facts import FileFacts, is_metric, survey_file
+from omnisat_cli.sources.facts import FileFacts, survey_file
 from omnisat_cli.sources.images import describe_image
 from omnisat_cli.sources.safe import local_path, raster_driver, read_head
 from omnisat_cli.sources.sheets import Rules, find_files, survey
@@ -205,7 +205,7 @@ def _sensor(sensor: str, place: Path, about: CubeFacts) -> tuple[list[Remark], b
     if not about.crs:
         return [], False
     try:
-        source = open_cube(sensor, place, Lattice(_metric_crs(about), 10.0))
+        source = open_cube(sensor, place, Lattice(metric_crs(about.crs, about.bounds), 10.0))
     except OmnisatError as error:
         text = _without_path(str(error), place)
         return [Remark("problem", f"refused: {text}")], False
@@ -221,19 +221,6 @@ def _merged(by_sensor: Mapping[str, list[Remark]]) -> list[Remark]:
             several = len(by_sensor) > 1 and remark not in common
             merged.append(replace(remark, text=f"{sensor}: {remark.text}") if several else remark)
     return list(dict.fromkeys(merged))
-
-
-def _metric_crs(about: CubeFacts) -> str:
-    """Return the cube's own CRS, or the UTM zone of a cube in degrees."""
-    if is_metric(about.crs):
-        return about.crs
-    from pyproj import Transformer
-
-    left, bottom, right, top = about.bounds
-    degrees = Transformer.from_crs(about.crs, "OGC:CRS84", always_xy=True)
-    lon, lat = degrees.transform((left + right) / 2, (bottom + top) / 2)
-    zone = min(60, max(1, int((lon + 180) // 6) + 1))
-    return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
 
 
 def _remarks(decisions: Iterable[Decision]) -> list[Remark]:

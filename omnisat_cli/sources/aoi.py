@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 
 from omnisat_cli.errors import AlignmentError, JobError, SecurityError, SourceError
-from omnisat_cli.sources.facts import is_metric, name_crs, same_crs
+from omnisat_cli.geo.crs import is_geographic, is_metric, mover, name_crs, same_crs
 from omnisat_cli.sources.safe import local_path, read_head
 from omnisat_cli.sources.values import Decision
 
@@ -359,12 +359,10 @@ def _refuse_contradiction(
     shape: BaseGeometry, crs: str, where: str, option: str, target_crs: str
 ) -> None:
     """Refuse metres called degrees and degrees called metres."""
-    import pyproj
-
     left, bottom, right, top = shape.bounds
     found = f"x {left:.10g}..{right:.10g}, y {bottom:.10g}..{top:.10g}"
     in_degrees = max(abs(left), abs(right)) <= 180 and max(abs(bottom), abs(top)) <= 90
-    geographic = pyproj.CRS.from_user_input(crs).is_geographic
+    geographic = is_geographic(crs)
     if geographic and max(abs(left), abs(right)) <= 360.0 and not in_degrees:
         raise AlignmentError(
             f"{where}: {found} are no longitudes and latitudes of {crs[:40]}; are x and y swapped?"
@@ -386,11 +384,9 @@ def _to_crs(shape: BaseGeometry, crs: str, target_crs: str, where: str) -> BaseG
     """Warp a polygon; long edges are cut first, because straight lines do not stay straight."""
     if same_crs(crs, target_crs):
         return shape
-    import pyproj
-
     left, bottom, right, top = shape.bounds
     fine = shapely.segmentize(shape, max(right - left, top - bottom) / _EDGE_PARTS)
-    warp = pyproj.Transformer.from_crs(crs, target_crs, always_xy=True)
+    warp = mover(crs, target_crs)
     moved = shapely.transform(fine, lambda xy: np.stack(warp.transform(*xy.T), axis=1))
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise AlignmentError(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
-import warnings
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from omnisat_cli.errors import AlignmentError
+from omnisat_cli.geo.crs import name_crs, short_crs
 from omnisat_cli.sources.values import Decision
 
 if TYPE_CHECKING:
@@ -140,11 +138,6 @@ def _first_edges(
 
 def _crs_decision(crs: str, source: str) -> Decision:
     return Decision("crs", short_crs(crs) or "none", source, "--cube-crs", warning=not crs)
-
-
-def short_crs(crs: str) -> str:
-    """Name a CRS in few words: its code, or its title where it has none."""
-    return crs if len(crs) < 24 else CRS.from_user_input(crs).name
 
 
 def _axis(dim: str, values: NDArray[np.generic], affine: tuple[float, ...] | None) -> _Axis:
@@ -306,80 +299,26 @@ def find_crs(dataset: xr.Dataset, variable: xr.DataArray) -> tuple[str, str]:
 def _named_crs(value: object, where: str) -> tuple[str, str]:
     text = value.decode() if isinstance(value, bytes) else str(value)
     code = text.removesuffix(".0").strip()
-    return normalised_crs(f"EPSG:{code}" if code.isdecimal() else text, where), where
+    return stated_crs(f"EPSG:{code}" if code.isdecimal() else text, where), where
 
 
 def _cf_crs(attributes: Mapping[str, object]) -> tuple[str, str]:
     where = "CF attributes of the grid mapping"
     try:
-        return normalised_crs(CRS.from_cf(dict(attributes)).to_wkt(), where), where
+        return stated_crs(CRS.from_cf(dict(attributes)).to_wkt(), where), where
     except (CRSError, KeyError, TypeError) as error:
         raise AlignmentError(f"the {where} make no CRS: {error}; pass --cube-crs") from error
 
 
-def normalised_crs(text: str, where: str) -> str:
-    """Return "EPSG:n" where a CRS has a code, else its WKT.
+def stated_crs(text: str, where: str) -> str:
+    """Name the CRS that `where` states: "EPSG:n" where it has a code, else WKT.
 
     Raises:
         AlignmentError: If PROJ does not understand it.
     """
     try:
-        crs = CRS.from_user_input(text)
-    except (CRSError, UnicodeError) as error:
+        return name_crs(text)[0]
+    except AlignmentError as error:
         raise AlignmentError(
             f"{where} is not a CRS that PROJ knows: {text[:80]!r}; pass --cube-crs EPSG:n"
         ) from error
-    if crs.is_bound and crs.source_crs is not None:
-        # WKT 1 binds a datum shift (TOWGS84) to a CRS; PROJ's own is better and it hides the code.
-        crs = crs.source_crs
-    code = _code_of(crs)
-    return f"EPSG:{code}" if code is not None else str(crs.to_wkt())
-
-
-def _code_of(crs: CRS) -> int | None:
-    """EPSG code of a CRS; one without authority counts if datum and projection are the same."""
-    exact = crs.to_epsg()
-    code = exact if exact is not None else crs.to_epsg(min_confidence=20)
-    if exact is not None or code is None:
-        return exact
-    candidate = CRS.from_epsg(code)
-    with warnings.catch_warnings():
-        # PROJ strings lose the datum, which is why its name is compared too.
-        warnings.simplefilter("ignore", UserWarning)
-        same = crs.to_dict() == candidate.to_dict()
-    return code if same and _datum(crs) == _datum(candidate) else None
-
-
-def _datum(crs: CRS) -> str:
-    name = crs.datum.name if crs.datum is not None else ""
-    return str(name).lower().removesuffix(" ensemble").replace("_", " ")
-
-
-@lru_cache(maxsize=64)
-def same_crs(one: str, other: str) -> bool:
-    """Whether two CRS place a point alike (axis order aside)."""
-    return one == other or bool(
-        CRS.from_user_input(one).equals(CRS.from_user_input(other), ignore_axis_order=True)
-    )
-
-
-@lru_cache(maxsize=32)
-def mover(source: str, target: str) -> Transformer:
-    """Return the transformer between two CRSs, x before y; building one takes 50 ms."""
-    return Transformer.from_crs(source, target, always_xy=True)
-
-
-def moved_bounds(bounds: Bounds, source: str, target: str) -> Bounds:
-    """Return the rectangle that holds `bounds` in another CRS.
-
-    Raises:
-        AlignmentError: If the rectangle has no image there.
-    """
-    if same_crs(source, target):
-        return bounds
-    moved = mover(source, target).transform_bounds(*bounds, densify_pts=21)
-    if not all(math.isfinite(edge) for edge in moved):
-        raise AlignmentError(
-            f"the area {bounds} of {short_crs(source)} does not exist in {short_crs(target)}"
-        )
-    return (float(moved[0]), float(moved[1]), float(moved[2]), float(moved[3]))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from omnisat_cli.errors import AlignmentError, SourceError
+from omnisat_cli.geo.crs import moved_bounds, same_crs, short_crs
 from omnisat_cli.geo.lattice import Window
 from omnisat_cli.modality import MODALITIES
-from omnisat_cli.sources.cube_grid import moved_bounds, same_crs, short_crs
 from omnisat_cli.sources.cube_layout import read_layers
 from omnisat_cli.sources.cube_warp import bilinear, locate, nearest
 from omnisat_cli.sources.scaling import empty_everywhere

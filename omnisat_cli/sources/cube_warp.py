@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from omnisat_cli.sources.cube_grid import mover, same_crs
+from omnisat_cli.geo.crs import mover, same_crs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

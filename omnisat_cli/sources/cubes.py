@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
+from omnisat_cli.geo.crs import short_crs
 from omnisat_cli.modality import MODALITIES, canonical_band, modality
 from omnisat_cli.sources.clouds import find_mask
 from omnisat_cli.sources.cube_dates import choose_dates, find_orbits, find_times, keep_orbit
-from omnisat_cli.sources.cube_grid import find_grid, normalised_crs, short_crs
+from omnisat_cli.sources.cube_grid import find_grid, stated_crs
 from omnisat_cli.sources.cube_layout import find_dims, list_layers, match_bands
 from omnisat_cli.sources.cube_measure import measure
 from omnisat_cli.sources.cube_options import CubeOptions
@@ -103,7 +104,7 @@ class _Survey:
         grid, decisions = find_grid(self.dataset, variable, where, self.options.pixels)
         if not self.options.crs:
             return grid, decisions
-        crs = normalised_crs(self.options.crs, "--cube-crs")
+        crs = stated_crs(self.options.crs, "--cube-crs")
         found = f", the file says {short_crs(grid.crs)}" if grid.crs not in ("", crs) else ""
         stated = Decision("crs", short_crs(crs), f"as asked{found}", "--cube-crs", bool(found))
         return replace(grid, crs=crs), (stated, *(d for d in decisions if d.topic != "crs"))

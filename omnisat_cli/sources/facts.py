@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import AlignmentError, SourceError
+from omnisat_cli.geo.crs import name_crs
 from omnisat_cli.sources.safe import LIMITS, RasterLimits, local_path, open_raster
 
 if TYPE_CHECKING:
@@ -176,80 +176,3 @@ def _numbers(text: str | None) -> list[float]:
         return [float(part) for part in re.split(r"[,\s]+", (text or "").strip()) if part]
     except ValueError:
         return []
-
-
-@lru_cache(maxsize=256)
-def name_crs(text: str) -> tuple[str, str]:
-    """Name a CRS by its EPSG code where it has one.
-
-    Returns:
-        "EPSG:n" or WKT, and what had to be recognised (a known projection under a lost name), "".
-
-    Raises:
-        AlignmentError: If the text is no CRS.
-    """
-    import pyproj
-    from pyproj.exceptions import ProjError
-
-    try:
-        crs = pyproj.CRS.from_user_input(text)
-        if crs.is_compound:
-            crs = crs.sub_crs_list[0]
-        code = crs.to_epsg()
-        if code is not None:
-            return f"EPSG:{code}", ""
-        named = re.search(r"EPSG\W{0,3}(\d{4,6})", crs.name)
-        guesses = [int(named[1]) if named else None, crs.to_epsg(min_confidence=20)]
-        for guess in guesses:
-            if guess is not None and _same_projection(crs, pyproj.CRS.from_epsg(guess)):
-                return (
-                    f"EPSG:{guess}",
-                    f"its datum is unnamed ({crs.name!r}) but the projection is that of "
-                    f"EPSG:{guess} to 1 cm",
-                )
-        return crs.to_wkt(), ""
-    except ProjError as error:
-        raise AlignmentError(f"{text[:80]!r} is no known CRS ({error}); give EPSG:n") from error
-
-
-def _same_projection(found: object, known: object) -> bool:
-    """Whether a CRS with a lost datum projects like a known one, to 1 cm."""
-    import pyproj
-
-    if not (isinstance(found, pyproj.CRS) and isinstance(known, pyproj.CRS)):
-        return False
-    lost = found.datum is None or re.match(r"(unknown|unnamed|not.?specified)", found.datum.name, 2)
-    area = known.area_of_use
-    if not lost or area is None or not (found.is_projected and known.is_projected):
-        return False
-    lons = [area.west, (area.west + area.east) / 2, area.east]
-    lats = [area.south, (area.south + area.north) / 2, area.north]
-    ours, theirs = pyproj.Proj(found)(lons, lats), pyproj.Proj(known)(lons, lats)
-    return all(
-        abs(a - b) < 0.01
-        for p, q in zip(ours, theirs, strict=True)
-        for a, b in zip(p, q, strict=True)
-    )
-
-
-@lru_cache(maxsize=256)
-def same_crs(one: str, other: str) -> bool:
-    """Whether two CRS names mean the same system."""
-    import pyproj
-
-    return one == other or bool(
-        pyproj.CRS.from_user_input(one).equals(
-            pyproj.CRS.from_user_input(other), ignore_axis_order=True
-        )
-    )
-
-
-@lru_cache(maxsize=256)
-def is_metric(crs: str) -> bool:
-    """Whether a CRS is projected with metres on both axes."""
-    import pyproj
-
-    system = pyproj.CRS.from_user_input(crs)
-    return bool(system.is_projected) and all(
-        abs(axis.unit_conversion_factor - 1) < 1e-9 for axis in system.axis_info[:2]
-    )

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
+from omnisat_cli.geo.crs import is_metric, metres, moved_bounds, same_crs
 from omnisat_cli.geo.lattice import Bounds, Lattice, Window
 from omnisat_cli.modality import modality as sensor_named
 from omnisat_cli.sources.bands import BandMap, Depth, Labels, factor_of, map_bands, scale_to_8_bit
-from omnisat_cli.sources.facts import is_metric, same_crs
 from omnisat_cli.sources.identity import identify_all
 from omnisat_cli.sources.mosaic import SNAP, Handles, Mosaic, Part, Tile, read_window
 from omnisat_cli.sources.resample import Warp, resample_axes, resample_warped
@@ -459,17 +459,9 @@ def _refinement(stock: _Stock, lattice: Lattice, options: ImageOptions) -> tuple
 
 def _metres(found: Survey, bounds: Bounds) -> float:
     """Pixel size of the first sheet in metres, the larger side."""
-    import pyproj
-
     a, b, _, d, e, _ = found.sheets[0].transform
-    side = max(math.hypot(a, d), math.hypot(b, e))
-    crs = pyproj.CRS.from_user_input(found.crs)
-    factor = float(crs.axis_info[0].unit_conversion_factor)
-    if not crs.is_geographic:
-        return side * factor
-    middle = (bounds[1] + bounds[3]) / 2 * factor
-    radius = 6_371_008.8
-    return radius * factor * max(math.hypot(a, d) * math.cos(middle), math.hypot(b, e))
+    middle = (bounds[1] + bounds[3]) / 2
+    return metres(found.crs, math.hypot(a, d), math.hypot(b, e), middle)
 
 
 def _layer(stock: _Stock, lattice: Lattice, refine: int, options: ImageOptions) -> _Layer:
@@ -628,17 +620,9 @@ def _resampling_decisions(
 
 def _rectangles(sheets: Sequence[Sheet], found: Survey, lattice: Lattice) -> tuple[Bounds, ...]:
     """Rectangles of sheets in the CRS of the lattice."""
-    if same_crs(found.crs, lattice.crs):
-        return tuple(sheet.bounds for sheet in sheets)
-    from rasterio.errors import RasterioError
-    from rasterio.warp import transform_bounds
-
     try:
-        return tuple(
-            tuple(transform_bounds(found.crs, lattice.crs, *sheet.bounds, densify_pts=21))
-            for sheet in sheets
-        )
-    except RasterioError as error:
+        return tuple(moved_bounds(sheet.bounds, found.crs, lattice.crs) for sheet in sheets)
+    except AlignmentError as error:
         raise AlignmentError(
             f"the extent of {found.files[0]} ({found.crs[:40]}) cannot be brought to "
             f"{lattice.crs[:40]}: {error}"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import AlignmentError, SourceError
-from omnisat_cli.sources.facts import FileFacts, name_crs, same_crs, survey_file
+from omnisat_cli.geo.crs import name_crs, same_crs
+from omnisat_cli.sources.facts import FileFacts, survey_file
 from omnisat_cli.sources.safe import LIMITS, RasterLimits, local_path, read_head, refuse_remote
 from omnisat_cli.sources.vrt import Vrt, VrtTile, read_vrt
 

@@ -20,8 +20,8 @@ import numpy as np
 import xarray as xr
 
 from omnisat_cli.errors import AlignmentError, SourceError
+from omnisat_cli.geo.crs import name_crs
 from omnisat_cli.modality import S2_BANDS
-from omnisat_cli.sources.cube_grid import normalised_crs
 from omnisat_cli.sources.dates import parse_times
 from omnisat_cli.sources.safe import local_path, open_raster
 
@@ -103,8 +103,7 @@ def _locate(tif: str | Path) -> _Place:
     with open_raster(tif) as aerial:
         if aerial.crs is None or not aerial.crs.is_projected:
             raise AlignmentError(f"{tif} has no projected CRS ({aerial.crs}): nothing to place by")
-        code = aerial.crs.to_epsg()
-        crs = f"EPSG:{code}" if code else normalised_crs(aerial.crs.to_wkt(), str(tif))
+        crs = name_crs(aerial.crs.to_wkt())[0]
         left, bottom, right, top = aerial.bounds
     if right - left < _SIDE_M or top - bottom < _SIDE_M:
         raise AlignmentError(

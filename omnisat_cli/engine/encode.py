@@ -306,11 +306,15 @@ def normalise(feed: Feed, pixels: Tensor, valid: Tensor) -> Tensor:
     channels = [c if c is not None else 0 for c in feed.channels]
     if channels != list(range(pixels.shape[-3])):
         pixels = pixels.index_select(-3, torch.tensor(channels, device=device))
-    values = pixels.to(torch.float32)
-    if card.units == "linear":
-        values = torch.pow(10.0, values / 10.0)
     mean = torch.tensor(card.mean, device=device).view(-1, 1, 1)
     scale = 1.0 / torch.tensor(card.std, device=device).view(-1, 1, 1)
-    values = (values - mean) * scale
+    if card.units == "linear":
+        pixels = torch.pow(10.0, pixels.to(torch.float32) / 10.0)
+    values = (pixels - mean).mul_(scale)  # uint8 becomes float32 in the same pass
+    if None not in feed.channels:
+        # Asking a GPU whether all is valid would wait for it.
+        if device.type == "cpu" and bool(valid.all()):
+            return values
+        return values.masked_fill_(~valid, 0.0)
     known = torch.tensor([c is not None for c in feed.channels], device=device).view(-1, 1, 1)
-    return torch.where(valid & known, values, torch.zeros((), device=device))
+    return values.masked_fill_(~(valid & known), 0.0)

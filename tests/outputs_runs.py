@@ -15,7 +15,8 @@ from omnisat_cli.outputs.export import ExportOptions, ExportReport, export
 from omnisat_cli.outputs.legend import Legend, legend
 from omnisat_cli.outputs.prediction import Hole, Prediction
 from omnisat_cli.outputs.provenance import ModelFacts, RunDescription
-from omnisat_cli.outputs.store import BlockFacts, BlockStore, RunFacts, has_run, staging_folder
+from omnisat_cli.outputs.run import RunFacts, has_run, staging_folder
+from omnisat_cli.outputs.store import BlockFacts, BlockStore
 from omnisat_cli.sources.values import Decision, Identity
 
 if TYPE_CHECKING:

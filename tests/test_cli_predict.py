@@ -20,7 +20,7 @@ from omnisat_cli.modality import S2_BANDS
 
 if TYPE_CHECKING:
     from omnisat_cli.geo.plan import Block
-    from omnisat_cli.outputs.store import BlockRecord
+    from omnisat_cli.outputs.journal import BlockRecord
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from omnisat_cli.geo.plan import Block
-    from omnisat_cli.outputs.store import BlockRecord
+    from omnisat_cli.outputs.journal import BlockRecord
 
 
 @pytest.fixture(scope="module")

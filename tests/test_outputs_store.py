@@ -15,18 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from outputs_runs import FINGERPRINT, World
 
 from omnisat_cli.errors import BlockError, OmnisatError, OutputExistsError, ResumeError
+from omnisat_cli.outputs.journal import BlockRecord, read_journal
 from omnisat_cli.outputs.prediction import Hole
-from omnisat_cli.outputs.store import (
-    BlockFacts,
-    BlockRecord,
-    BlockStore,
-    differences,
-    has_run,
-    read_journal,
-    read_run,
-    running,
-    staging_folder,
-)
+from omnisat_cli.outputs.run import differences, has_run, read_run, running, staging_folder
+from omnisat_cli.outputs.store import BlockFacts, BlockStore
 
 WORLD = World()
 OUT = "map.tif"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from omnisat_cli.cli.console import say, say_json
 from omnisat_cli.cli.text import count, square_km
 from omnisat_cli.outputs.disk import human
+from omnisat_cli.outputs.journal import read_journal
 from omnisat_cli.outputs.products import check_output, existing_outputs
-from omnisat_cli.outputs.store import has_run, read_journal, staging_folder
+from omnisat_cli.outputs.run import has_run, staging_folder
 from omnisat_cli.runners.predict import needed_space
 from omnisat_cli.runners.setup import device_class, prepare, thread_count
 

@@ -11,7 +11,7 @@ from omnisat_cli.cli.text import count, duration, rate, square_km
 
 if TYPE_CHECKING:
     from omnisat_cli.geo.plan import Block
-    from omnisat_cli.outputs.store import BlockRecord
+    from omnisat_cli.outputs.journal import BlockRecord
 
 _SECONDS_BETWEEN_LINES = 10.0
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from omnisat_cli.cli.request import command_of
 from omnisat_cli.errors import OmnisatError
+from omnisat_cli.outputs.journal import read_journal
 from omnisat_cli.outputs.lock import Owner
-from omnisat_cli.outputs.store import COMPLETE, has_run, read_journal, read_run, running
+from omnisat_cli.outputs.run import COMPLETE, has_run, read_run, running
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

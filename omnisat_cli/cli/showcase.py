@@ -15,7 +15,7 @@ from omnisat_cli.job import Execution, Input, Job
 from omnisat_cli.learning.score import Scores, confusion
 from omnisat_cli.learning.simulate.legend import sim_legend
 from omnisat_cli.outputs.products import existing_outputs
-from omnisat_cli.outputs.store import has_run, staging_folder
+from omnisat_cli.outputs.run import has_run, staging_folder
 from omnisat_cli.runners.predict import Delivery, Report, predict
 from omnisat_cli.sources.safe import open_raster
 

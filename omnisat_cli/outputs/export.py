@@ -39,7 +39,7 @@ from omnisat_cli.outputs.provenance import (
     write_provenance,
 )
 from omnisat_cli.outputs.quicklook import Caption, draw_quicklook
-from omnisat_cli.outputs.store import COMPLETE
+from omnisat_cli.outputs.run import COMPLETE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

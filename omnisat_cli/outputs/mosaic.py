@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetWriter
 
+    from omnisat_cli.outputs.journal import BlockRecord
     from omnisat_cli.outputs.prediction import Bytes
     from omnisat_cli.outputs.products import Category, Product
-    from omnisat_cli.outputs.store import BlockRecord, BlockStore
+    from omnisat_cli.outputs.store import BlockStore
 
 _LOG = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from omnisat_cli.outputs.legend import RGB, Legend
-    from omnisat_cli.outputs.store import RunFacts
+    from omnisat_cli.outputs.run import RunFacts
 
 Overviews = Literal["MODE", "NEAREST", "AVERAGE"]
 

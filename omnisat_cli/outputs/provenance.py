@@ -20,6 +20,7 @@ from omnisat_cli.outputs import disk
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from omnisat_cli.outputs.journal import BlockRecord
     from omnisat_cli.outputs.legend import Legend
     from omnisat_cli.outputs.store import BlockRecord, RunFacts
     from omnisat_cli.sources.values import Decision, Identity

@@ -8,9 +8,7 @@ files can be renamed into place.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
 import shutil
 import threading
 from contextlib import suppress
@@ -20,66 +18,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import OmnisatError, OutputExistsError, ResumeError
-from omnisat_cli.geo.lattice import Lattice, Window
-from omnisat_cli.geo.plan import Block
 from omnisat_cli.outputs import blockfile, disk
 from omnisat_cli.outputs.faults import strike, strike_torn
-from omnisat_cli.outputs.lock import Lock, Owner
+from omnisat_cli.outputs.journal import (
+    BLOCKS,
+    BlockRecord,
+    append_record,
+    block_path,
+    edges,
+    mend_journal,
+    read_journal,
+)
+from omnisat_cli.outputs.lock import Lock
 from omnisat_cli.outputs.products import space_need
+from omnisat_cli.outputs.run import (
+    COMPLETE,
+    FORMAT,
+    LOCK,
+    RUN,
+    Json,
+    RunFacts,
+    differences,
+    has_run,
+    plain,
+    read_run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
-    from omnisat_cli.geo.plan import Plan
+    from omnisat_cli.geo.plan import Block, Plan
     from omnisat_cli.outputs.prediction import Bytes, Prediction
 
 _LOG = logging.getLogger(__name__)
 
-RUN, JOURNAL, BLOCKS, EXPORT = "run.json", "journal.jsonl", "blocks", "export"
-COMPLETE, LOCK = "complete.json", "lock"
-_FORMAT = 1
+EXPORT = "export"
 _SHOWN_FIELDS = 12
-_ABSENT = "(absent)"
-
-Json = dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What every block of a run shares, and what `status` shows.
-
-    Attributes:
-        crs: CRS of the map.
-        gsd: Anchor pixel in CRS units.
-        area: (row, col, height, width) of the map in anchor pixels.
-        refine: Output pixels along one anchor pixel.
-        blocks: Number of blocks of the plan.
-        modalities: Modalities of the pack: bit i of the presence raster is the i-th.
-        legend: `id@version`.
-        class_count: Number of classes.
-        arrays: Optional arrays every block has, of "boundary" and "probabilities".
-    """
-
-    crs: str
-    gsd: float
-    area: tuple[int, int, int, int]
-    refine: int
-    blocks: int
-    modalities: tuple[str, ...]
-    legend: str
-    class_count: int
-    arrays: tuple[str, ...] = ()
-
-    @property
-    def lattice(self) -> Lattice:
-        """The anchor lattice."""
-        return Lattice(self.crs, self.gsd)
-
-    @property
-    def frame(self) -> Window:
-        """The map in output pixels."""
-        return Window(*self.area).refined(self.refine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,40 +70,6 @@ class BlockFacts:
     seconds: float
     dates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockRecord:
-    """One line of the journal.
-
-    Attributes:
-        index: (row, col) on the block lattice.
-        window: (row, col, height, width) of the core in anchor pixels.
-        path: File, relative to the store.
-        sha256: Digest of the file.
-        size: Bytes of the file.
-        seconds: Time it took.
-        status: "done", or "fault" if some ground could not be read or computed.
-        holes: Pixels without a class, by reason.
-        dates: Dates used, ISO, by modality.
-        note: Why it is a fault, or "".
-    """
-
-    index: tuple[int, int]
-    window: tuple[int, int, int, int]
-    path: str
-    sha256: str
-    size: int
-    seconds: float
-    status: str
-    holes: Mapping[str, int]
-    dates: Mapping[str, tuple[str, ...]]
-    note: str = ""
-
-
-def staging_folder(out: Path) -> Path:
-    """Return the folder where a run towards `out` works: beside it, on the same file system."""
-    return out.with_name(f"{out.name}.omnisat")
 
 
 class BlockStore:
@@ -175,9 +116,9 @@ class BlockStore:
                     f"{folder} already holds a run; resume it with the same command, or remove it"
                 )
             run: Json = {
-                "format": _FORMAT,
+                "format": FORMAT,
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "fingerprint": _plain(fingerprint),
+                "fingerprint": plain(fingerprint),
                 "facts": asdict(facts),
             }
             with disk.disk_errors(folder, "starting the run"):
@@ -201,7 +142,7 @@ class BlockStore:
         """
         store = cls.open(folder)
         before = store.run.get("fingerprint")
-        changed = differences(before if isinstance(before, dict) else {}, _plain(fingerprint))
+        changed = differences(before if isinstance(before, dict) else {}, plain(fingerprint))
         if changed:
             store.close()
             shown = [f"  {name}: was {old}, now {new}" for name, old, new in changed]
@@ -228,11 +169,11 @@ class BlockStore:
         with disk.disk_errors(folder, "opening the run"):
             lock = _locked(folder)
         try:
-            run, facts = _read_run(folder)
+            facts, run = read_run(folder)
             store = cls(folder, lock, facts, run)
             with disk.disk_errors(folder, "opening the run"):
                 (folder / BLOCKS).mkdir(exist_ok=True)
-                _mend_journal(folder / JOURNAL)
+                mend_journal(folder)
                 store._load()
                 store._sweep()
         except BaseException:
@@ -286,8 +227,8 @@ class BlockStore:
         holes = {reason.words: count for reason, count in prediction.holes().items()}
         record = BlockRecord(
             index=block.index,
-            window=_edges(block.core),
-            path=_block_path(block.name),
+            window=edges(block.core),
+            path=block_path(block.name),
             sha256=hashlib.sha256(content).hexdigest(),
             size=len(content),
             seconds=round(facts.seconds, 3),
@@ -305,7 +246,7 @@ class BlockStore:
                 (self.folder / COMPLETE).unlink(missing_ok=True)  # of an export without this block
                 disk.publish(part, self.folder / record.path)
                 strike("after-rename")
-                self._append(record)
+                append_record(self.folder, record)
                 self._done[block.index] = record
         return record
 
@@ -356,25 +297,6 @@ class BlockStore:
             with suppress(OSError):  # another process may have started a run there by now
                 self.folder.rmdir()
 
-    def _append(self, record: BlockRecord) -> None:
-        line = (json.dumps(asdict(record), ensure_ascii=True) + "\n").encode("ascii")
-        path = self.folder / JOURNAL
-        fresh = not path.exists()
-        begin = 0 if fresh else path.stat().st_size
-        try:
-            with path.open("ab") as stream:
-                stream.write(line)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError:
-            if path.exists():
-                os.truncate(path, begin)  # a torn line would swallow the next one
-            raise
-        strike_torn("mid-journal", path, begin + len(line) // 2)
-        if fresh:
-            disk.sync_folder(self.folder)
-        strike("after-journal")
-
     def _check_fit(self, block: Block, prediction: Prediction) -> None:
         shape = block.core.refined(self.facts.refine).shape
         if prediction.refine != self.facts.refine or prediction.shape != shape:
@@ -406,66 +328,6 @@ class BlockStore:
             path.unlink()
 
 
-def has_run(folder: Path) -> bool:
-    """Whether a run was started in a staging folder."""
-    return (folder / RUN).is_file()
-
-
-def read_run(folder: Path) -> tuple[RunFacts, Json]:
-    """Read the facts of a run and the whole of run.json, without a lock.
-
-    Raises:
-        ResumeError: If there is no run that can be used.
-    """
-    run, facts = _read_run(folder)
-    return facts, run
-
-
-def read_journal(folder: Path) -> tuple[BlockRecord, ...]:
-    """Read the complete lines of a journal, oldest first, without checking the block files."""
-    try:
-        lines = (folder / JOURNAL).read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return ()
-    records = (_record(line) for line in lines)
-    return tuple(record for record in records if record is not None)
-
-
-def running(folder: Path) -> Owner | None:
-    """Return the process that says it is working on a run, if any."""
-    return Owner.read(folder / LOCK)
-
-
-def differences(before: Json, after: Json) -> list[tuple[str, str, str]]:
-    """Compare two fingerprints field by field.
-
-    Returns:
-        (dotted name, old value, new value) of each field that differs.
-    """
-    old, new = _flat(before), _flat(after)
-    return [
-        (name, old.get(name, _ABSENT), new.get(name, _ABSENT))
-        for name in dict.fromkeys((*old, *new))
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _flat(value: object, name: str = "") -> dict[str, str]:
-    if isinstance(value, dict) and value:
-        children = ((f"{name}.{key}" if name else str(key), item) for key, item in value.items())
-    elif isinstance(value, list) and value and any(isinstance(v, dict | list) for v in value):
-        children = ((f"{name}[{i}]", item) for i, item in enumerate(value))
-    else:
-        return {name: json.dumps(value, ensure_ascii=False)} if name else {}
-    return {key: text for child, item in children for key, text in _flat(item, child).items()}
-
-
-def _plain(value: Mapping[str, object]) -> Json:
-    """Return what a mapping becomes when it is written as JSON and read back."""
-    content: Json = json.loads(json.dumps(dict(value), allow_nan=False))
-    return content
-
-
 def _empty(folder: Path) -> None:
     """Remove all that a staging folder holds except what says whether its run is finished."""
     kept = {RUN, LOCK} | ({COMPLETE} if has_run(folder) else set())
@@ -483,59 +345,6 @@ def _locked(folder: Path) -> Lock:
     lock = Lock(folder / LOCK)
     lock.acquire()
     return lock
-
-
-def _read_run(folder: Path) -> tuple[Json, RunFacts]:
-    path = folder / RUN
-    try:
-        run: Json = json.loads(path.read_bytes())
-        if run["format"] != _FORMAT:
-            raise ValueError(f"format {run['format']}, this version writes {_FORMAT}")
-        raw = dict(run["facts"])  # type: ignore[call-overload]
-        for key in ("area", "modalities", "arrays"):
-            raw[key] = tuple(raw[key])
-        return run, RunFacts(**raw)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ResumeError(
-            f"{path} is not the start of a run this version can resume ({error}); remove {folder} "
-            "or choose another output"
-        ) from error
-
-
-def _mend_journal(path: Path) -> None:
-    """Cut a line that a kill tore, so that the next one starts on a line of its own."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        _LOG.info("dropping a torn line of %d bytes from %s", len(content) - whole, path)
-        os.truncate(path, whole)
-        disk.sync_file(path)
-
-
-def _record(line: bytes) -> BlockRecord | None:
-    """Parse a journal line; None if it is not one or names a file elsewhere."""
-    try:
-        raw = json.loads(line)
-        row, col = map(int, raw["index"])
-        raw["index"] = (row, col)
-        raw["window"] = _edges(Window(*map(int, raw["window"])))
-        raw["dates"] = {str(key): tuple(value) for key, value in raw["dates"].items()}
-        record = BlockRecord(**raw)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        _LOG.warning("ignoring a journal line that is damaged: %.60r", line)
-        return None
-    area = Window(*record.window)
-    return record if record.path == _block_path(Block(record.index, area, area).name) else None
-
-
-def _block_path(name: str) -> str:
-    return f"{BLOCKS}/{name}.block"
-
-
-def _edges(window: Window) -> tuple[int, int, int, int]:
-    return window.row, window.col, window.height, window.width
 
 
 def _digest(path: Path) -> str | None:

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from omnisat_cli.engine.device import Compute
     from omnisat_cli.geo.plan import Block
     from omnisat_cli.job import Execution
+    from omnisat_cli.outputs.journal import BlockRecord
     from omnisat_cli.outputs.prediction import Prediction
-    from omnisat_cli.outputs.store import BlockRecord, BlockStore
+    from omnisat_cli.outputs.store import BlockStore
     from omnisat_cli.runners.setup import Setup
 
 log = logging.getLogger(__name__)

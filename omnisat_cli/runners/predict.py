@@ -15,7 +15,8 @@ from omnisat_cli.outputs import disk
 from omnisat_cli.outputs.export import ExportOptions, ExportReport, export, exported
 from omnisat_cli.outputs.products import check_output, existing_outputs, space_need
 from omnisat_cli.outputs.provenance import ModelFacts, RunDescription
-from omnisat_cli.outputs.store import BlockStore, RunFacts, has_run, staging_folder
+from omnisat_cli.outputs.run import RunFacts, has_run, staging_folder
+from omnisat_cli.outputs.store import BlockStore
 from omnisat_cli.runners.local import Timing, load_mapper, run_blocks
 from omnisat_cli.runners.setup import Setup, prepare, thread_count
 from omnisat_cli.sources.identity import identify

@@ -13,7 +13,8 @@ from outputs_runs import CHILDREN, FINGERPRINT, World
 
 from omnisat_cli.errors import OmnisatError, ResourceError, SourceError
 from omnisat_cli.outputs import disk
-from omnisat_cli.outputs.store import BlockFacts, BlockStore, staging_folder
+from omnisat_cli.outputs.run import staging_folder
+from omnisat_cli.outputs.store import BlockFacts, BlockStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from outputs_runs import CHILDREN, KILLED_WORLD, folder_bytes, run_and_clean
 from omnisat_cli.outputs.faults import KILLED, VARIABLE, Point
 from omnisat_cli.outputs.mosaic import histogram
 from omnisat_cli.outputs.provenance import verify
-from omnisat_cli.outputs.store import staging_folder
+from omnisat_cli.outputs.run import staging_folder
 
 if TYPE_CHECKING:
     import multiprocessing.process

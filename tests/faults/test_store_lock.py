@@ -13,7 +13,8 @@ from outputs_runs import CHILDREN, World
 
 from omnisat_cli.errors import OutputExistsError
 from omnisat_cli.outputs.lock import Lock, Owner
-from omnisat_cli.outputs.store import BlockStore, staging_folder
+from omnisat_cli.outputs.run import staging_folder
+from omnisat_cli.outputs.store import BlockStore
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event

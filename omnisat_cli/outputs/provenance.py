@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from omnisat_cli.outputs.journal import BlockRecord
     from omnisat_cli.outputs.legend import Legend
-    from omnisat_cli.outputs.store import BlockRecord, RunFacts
+    from omnisat_cli.outputs.run import RunFacts
     from omnisat_cli.sources.values import Decision, Identity
 
 _FORMAT = 1
@@ -200,6 +200,7 @@ def describe(
         "modalities": list(facts.modalities),
         "blocks": len(records),
         "holes": _holes(facts, records),
+        "faults": _faults(records),
         "device": run.device,
         "threads": run.threads,
         "settings": dict(run.settings),
@@ -310,6 +311,15 @@ def _holes(facts: RunFacts, records: Sequence[BlockRecord]) -> list[Json]:
         }
         for record in records
         for reason, count in record.holes.items()
+    ]
+
+
+def _faults(records: Sequence[BlockRecord]) -> list[Json]:
+    """Return the blocks that lack a part of their imagery, whether or not that left a hole."""
+    return [
+        {"block": list(record.index), "window": list(record.window), "note": record.note}
+        for record in records
+        if record.note
     ]
 
 

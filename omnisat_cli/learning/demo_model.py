@@ -1,6 +1,6 @@
 """Train the bundled demonstration model on simulated landscapes and measure it on unseen ones.
 
-    python -m omnisat_cli.learning.demo_model --out models/omnisat-demo --minutes 45
+    python -m omnisat_cli.learning.demo_model --out models/omnisat-demo --minutes 38
 
 Training worlds have seeds from 1000, test worlds from 9000; `sample_aoi/` is another seed still.
 """
@@ -273,13 +273,13 @@ def main() -> None:
     """Simulate, train, measure, write the pack."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--minutes", type=float, default=38.0)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--scenes", type=int, default=40)
+    parser.add_argument("--scenes", type=int, default=48)
     parser.add_argument("--tests", type=int, default=6)
     parser.add_argument("--scene-m", type=int, default=640)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     keep_freed_memory()

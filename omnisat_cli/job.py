@@ -23,7 +23,8 @@ class Input:
     Attributes:
         modality: Name in the table of sensors; "s1" may hold both orbits.
         paths: Files, folders or patterns, as given.
-        options: Overrides, (name, value) sorted by name, e.g. ("bands", "NIR,G,B,R").
+        options: Overrides, (name, value) sorted by name, e.g. ("bands", "NIR,G,B,R"); a name that
+            has several values is repeated.
     """
 
     modality: str
@@ -37,7 +38,11 @@ class Input:
 
     def option(self, name: str) -> str | None:
         """Return the value of an override, or None."""
-        return dict(self.options).get(name)
+        return next(iter(self.values(name)), None)
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return every value of an override, in the order given."""
+        return tuple(value for key, value in self.options if key == name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,26 @@ def modality(name: str) -> Modality:
         raise JobError(f"unknown modality {name!r}; this version knows {known}") from None
 
 
+_UNPREFIXED = ("allow_root", "cloud_mask", "duplicate_dates", "keep_snow", "max_cloud")
+_OF_ANY_CUBE = ("crs", "group", "pixels")
+
+
+def flag(name: str, option: str) -> str:
+    """Return the flag that states something of a modality's files, for messages.
+
+    Args:
+        name: Modality; both orbits of a radar share their flags.
+        option: Name of the statement, as in `job.Input.options`.
+    """
+    if option == "dates_file":
+        return "--dates"
+    words = option.replace("_", "-")
+    if option in _UNPREFIXED:
+        return f"--{words}"
+    of_cube = option in _OF_ANY_CUBE and MODALITIES[name].kind == "series"
+    return f"--{'cube' if of_cube else name.split('-', maxsplit=1)[0]}-{words}"
+
+
 def canonical_band(sensor: Modality, name: str) -> str | None:
     """Return the canonical name of a band as some file calls it, or None if unknown.
 

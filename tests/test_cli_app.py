@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,10 @@ from omnisat_cli.cli import options as opt
 from omnisat_cli.cli.app import app
 from omnisat_cli.cli.guard import guarded, show_crash
 from omnisat_cli.cli.options import date_range, mebibytes
+from omnisat_cli.cli.request import FLAGS, command_of, inputs_from
 from omnisat_cli.errors import Exit, JobError, SecurityError
+from omnisat_cli.job import Job
+from omnisat_cli.modality import flag
 from omnisat_cli.sources.cube_dates import Duplicates
 from omnisat_cli.sources.cube_grid import PixelReference
 from omnisat_cli.sources.images import Resampling
@@ -165,3 +170,28 @@ def test_the_choices_of_flags_are_those_of_the_readers() -> None:
         (opt.Resampling, Resampling),
     ):
         assert tuple(entry.value for entry in ours) == get_args(theirs)
+
+
+def test_messages_name_the_flags_that_the_command_has() -> None:
+    for name, (option, about) in FLAGS.items():
+        assert {flag(modality, option) for modality in about} == {name}
+
+
+def test_paths_with_commas_survive(tmp_path: Path) -> None:
+    given: dict[str, object] = dict.fromkeys(
+        p.name or "" for p in get_command(app).commands["predict"].params
+    )
+    given |= {"aerial": ["a.tif"], "aerial_irc": ["b,1.tif", "a.tif"], "allow_root": ["x,y"]}
+    (entry,) = inputs_from(given, None)
+    assert entry.options == (("allow_root", "x,y"), ("irc", "b,1.tif"), ("irc", "a.tif"))
+    assert entry.values("irc") == ("b,1.tif", "a.tif")
+    job = Job((entry,), "model", tmp_path / "map.tif")
+    words = shlex.split(command_of(json.loads(json.dumps(job.facts())), job.out))
+    assert words[4:10] == [
+        "--allow-root",
+        "x,y",
+        "--aerial-irc",
+        "b,1.tif",
+        "--aerial-irc",
+        "a.tif",
+    ]

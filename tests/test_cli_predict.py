@@ -219,6 +219,9 @@ def test_cubes_that_leave_doubts_are_refused(scene: Scene, tmp_path: Path) -> No
     ):
         code, said = refused(scene, tmp_path, *words)
         assert (code, expected in said) == (Exit.REFUSED, True), said
+    no_b02 = write_s2(tmp_path / "no_b02.nc", tuple(b for b in S2_BANDS if b != "B02"))
+    _, said = refused(scene, tmp_path, "--s2", no_b02)
+    assert said.count("--s2-substitute B02=none") == said.count("--s2-substitute") == 1
     out = tmp_path / "sub" / "map.tif"
     done = scene.predict(out, "--s2", no_b8a, "--s2-substitute", "B8A=B08")
     assert done.code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnisat_cli.cli.text import count
-from omnisat_cli.errors import OmnisatError, SourceError
+from omnisat_cli.errors import OmnisatError
 from omnisat_cli.geo.crs import is_metric, metric_crs, short_crs
 from omnisat_cli.geo.lattice import Lattice
 from omnisat_cli.sources.cube_store import recognise_store
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from omnisat_cli.sources.cubes import CubeFacts
-    from omnisat_cli.sources.sheets import Survey
     from omnisat_cli.sources.values import Decision
 
 _CUBE_HEADS = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
@@ -108,7 +107,7 @@ def _image(path: str, place: Path) -> Found:
     if found.colours == ("palette",):
         remarks.append(Remark("note", "numbers with a colour table: a map, not imagery"))
     else:
-        usable, said, bands = _as_aerial(path, place, found, bands)
+        usable, said, bands = _as_aerial(path, place, bands)
         remarks += said
     sheets = len(found.sheets)
     rows, cols = sheet.shape
@@ -126,7 +125,7 @@ def _image(path: str, place: Path) -> Found:
 
 
 def _as_aerial(
-    path: str, place: Path, found: Survey, bands: str
+    path: str, place: Path, bands: str
 ) -> tuple[tuple[str, ...], list[Remark], str]:
     """Describe an image as aerial imagery, or say why it is none.
 
@@ -134,8 +133,6 @@ def _as_aerial(
         Options that accept it, remarks, and its bands in a few words.
     """
     try:
-        if found.dtype == "mixed":
-            raise SourceError("its bands have different types")
         about = describe_image("aerial", path)
     except OmnisatError as error:
         return (), [Remark("note", "not aerial imagery", _without_path(str(error), place))], bands

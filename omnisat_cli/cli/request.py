@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from enum import Enum
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from omnisat_cli.cli.options import date_range
@@ -74,7 +75,7 @@ def inputs_from(given: Mapping[str, object], dates: str | None) -> tuple[Input, 
     """
     named = {modality: _texts(given[_parameter(flag)]) for modality, flag in PATHS.items()}
     present = [modality for modality, paths in named.items() if paths]
-    said: dict[str, dict[str, str]] = {modality: {} for modality in present}
+    said: dict[str, list[tuple[str, str]]] = {modality: [] for modality in present}
     for flag, (option, about) in FLAGS.items():
         texts = _texts(given[_parameter(flag)])
         if not texts:
@@ -84,7 +85,7 @@ def inputs_from(given: Mapping[str, object], dates: str | None) -> tuple[Input, 
             flags = " or ".join(PATHS[modality] for modality in about)
             raise JobError(f"{flag} {','.join(texts)} is about {flags}, which is not given")
         for modality in concerned:
-            said[modality][option] = ",".join(texts)
+            said[modality] += [(option, text) for text in texts]
     if dates is not None and date_range(dates) is None:
         cubes = [modality for modality in present if modality in _SERIES]
         if len(cubes) != 1:
@@ -92,9 +93,9 @@ def inputs_from(given: Mapping[str, object], dates: str | None) -> tuple[Input, 
                 f"--dates {dates}: not a range like 2024-01-01/2024-12-31, so it is a file with "
                 f"one date a line; that fits one cube, and {len(cubes)} are given"
             )
-        said[cubes[0]]["dates_file"] = dates
+        said[cubes[0]].append(("dates_file", dates))
     return tuple(
-        Input(modality, named[modality], tuple(sorted(said[modality].items())))
+        Input(modality, named[modality], tuple(sorted(said[modality], key=itemgetter(0))))
         for modality in present
     )
 

@@ -14,10 +14,10 @@ from omnisat_cli.errors import AlignmentError, JobError, SourceError
 from omnisat_cli.geo.crs import is_metric, name_crs
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Plan, Tiling, make_plan
-from omnisat_cli.modality import MODALITIES
+from omnisat_cli.modality import MODALITIES, flag
 from omnisat_cli.packs.registry import Pack, find_pack, verify_weights
 from omnisat_cli.sources.aoi import Area, check_overlap, meets, read_aoi
-from omnisat_cli.sources.opening import Wanted, describe_input, open_input
+from omnisat_cli.sources.opening import Wanted, describe_input, open_input, substitutes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,9 @@ _TOKEN_BYTES = 1024
 
 _WINDOW_BASED = frozenset({"unet"})
 """Networks that keep no tokens or finer features of a block; see `networks.table`."""
+
+_NEIGHBOURS = {"B8A": "B08", "B08": "B8A", "B05": "B04", "B06": "B07", "B07": "B06", "B12": "B11"}
+"""Bands close enough in wavelength that a copy is offered where one is missing."""
 
 _LARGEST_BLOCK = 256
 """Patches: beyond this the halo costs little and a lost block much."""
@@ -154,9 +157,7 @@ def _choose_crs(job: Job) -> str:
 
 def _channels(entry: Input, card: ModalityCard, source: Source) -> tuple[int | None, ...]:
     """Find each band the network wants among those the source delivers."""
-    accepted = dict(
-        pair.split("=", 1) for pair in (entry.option("substitute") or "").split(",") if "=" in pair
-    )
+    accepted = substitutes(entry)
     channels: list[int | None] = []
     missing = []
     for band in card.bands:
@@ -167,21 +168,16 @@ def _channels(entry: Input, card: ModalityCard, source: Source) -> tuple[int | N
         else:
             missing.append(band)
     if missing:
-        flag = f"--{entry.modality.split('-')[0]}-substitute"
-        example = _substitute_example(missing[0], source.bands)
+        option, band = flag(entry.modality, "substitute"), missing[0]
+        copy = _NEIGHBOURS.get(band)
+        offer = f"{option} {band}={copy}, or " if copy in source.bands else ""
         raise SourceError(
             f"{', '.join(entry.paths)} has no {', '.join(missing)}: the model needs "
             f"{', '.join(card.bands)} for {card.name}, found {', '.join(source.bands)}. "
-            f"State a substitute, e.g. {flag} {example}, or {flag} {missing[0]}=none to use the "
-            "training mean instead (less accurate)"
+            f"State a substitute, e.g. {offer}{option} {band}=none to use the training mean "
+            "instead (less accurate)"
         )
     return tuple(channels)
-
-
-def _substitute_example(band: str, have: tuple[str, ...]) -> str:
-    near = {"B8A": "B08", "B08": "B8A", "B05": "B04", "B06": "B07", "B07": "B06", "B12": "B11"}
-    other = near.get(band, "none")
-    return f"{band}={other if other in have else 'none'}"
 
 
 def _area(job: Job, lattice: Lattice, sources: Mapping[str, Source]) -> tuple[Area | None, Window]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from omnisat_cli.errors import JobError, SourceError
-from omnisat_cli.modality import canonical_band
+from omnisat_cli.modality import canonical_band, flag
 from omnisat_cli.sources.values import Decision
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def map_bands(sensor: Modality, labels: Labels, order: Sequence[str] | None, loo
     """
     if order is not None:
         return _from_order(sensor, labels, order)
-    option = f"--{sensor.name}-bands"
+    option = flag(sensor.name, "bands")
     names = [canonical_band(sensor, text) if text else None for text in labels.descriptions]
     decisions: list[Decision] = []
     described = [name for name in names if name]
@@ -119,7 +119,7 @@ def map_bands(sensor: Modality, labels: Labels, order: Sequence[str] | None, loo
 
 def _from_order(sensor: Modality, labels: Labels, order: Sequence[str]) -> BandMap:
     """Take the order the user gave: names, "A" for a mask, "-" for a band to leave out."""
-    option = f"--{sensor.name}-bands"
+    option = flag(sensor.name, "bands")
     text = ",".join(order)
     if len(order) > labels.count:
         raise JobError(
@@ -169,7 +169,7 @@ def _alpha(
         f"band {band} is tagged alpha; a sample of {values.size} values has min {low:g}, "
         f"max {high:g}, {unique.size} different, {share:.1%} of them 0 or {top:g}"
     )
-    option = f"--{sensor.name}-bands"
+    option = flag(sensor.name, "bands")
     if share >= 0.99:
         decisions.append(Decision("mask", f"band {band} is transparency", evidence, option))
         return band
@@ -189,7 +189,7 @@ def _from_colours(
     decisions: list[Decision],
 ) -> list[str | None]:
     """Name bands by file name, colour interpretation or position, and say which."""
-    option = f"--{sensor.name}-bands"
+    option = flag(sensor.name, "bands")
     names, alpha = [*found[0]], found[1]
     free = [k for k in range(labels.count) if k + 1 != alpha]
     by_colour = {k: canonical_band(sensor, labels.colours[k]) for k in free}
@@ -274,7 +274,7 @@ def scale_to_8_bit(sensor: Modality, depth: Depth, bands: Sequence[int], look: L
     Raises:
         SourceError: If the numbers look like no image.
     """
-    option = f"--{sensor.name}-scale"
+    option = flag(sensor.name, "scale")
     if depth.factor is not None:
         return _scale(depth.factor, "given on the command line", option)
     if depth.dtype == "uint8":

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnisat_cli.errors import SourceError
-from omnisat_cli.modality import canonical_band
+from omnisat_cli.modality import canonical_band, flag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,10 +156,9 @@ def match_bands(
         found[band] = layer
     if not found:
         names = ", ".join(layer.name or "(no name)" for layer in layers)
-        flag = "--s2-bands" if sensor.name == "s2" else f"--{sensor.name}-bands"
         raise SourceError(
             f"no band of {sensor.name} ({', '.join(sensor.bands)}) among the layers found: "
-            f"{names}; name them in file order with {flag}"
+            f"{names}; name them in file order with {flag(sensor.name, 'bands')}"
         )
     return {band: found[band] for band in sensor.bands if band in found}
 

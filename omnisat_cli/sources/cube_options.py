@@ -23,6 +23,7 @@ class CubeOptions:
         pixels: Whether coordinates name centres or top-left corners (--cube-pixels).
         group: Group inside the container (--cube-group).
         bands: Band names in file order, for files that name none (--s2-bands).
+        wanted: Bands to deliver where the file has them; None for all.
         dates_file: Text file with one date a line (--dates FILE).
         date_range: First and last day to use, both included.
         duplicate_dates: What to do with two images of one day.
@@ -41,6 +42,7 @@ class CubeOptions:
     pixels: PixelReference = "auto"
     group: str = ""
     bands: tuple[str, ...] = ()
+    wanted: tuple[str, ...] | None = None
     dates_file: Path | None = None
     date_range: tuple[str, str] | None = None
     duplicate_dates: Duplicates = "refuse"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import AlignmentError, SourceError
 from omnisat_cli.geo.crs import name_crs
-from omnisat_cli.sources.safe import LIMITS, RasterLimits, local_path, open_raster
+from omnisat_cli.sources.safe import local_path, open_raster
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ class FileFacts:
         return len(self.dtypes)
 
 
-def survey_file(path: str | Path, limits: RasterLimits = LIMITS) -> FileFacts:
+def survey_file(path: str | Path) -> FileFacts:
     """Open one raster and note what it says.
 
     Raises:
@@ -76,7 +76,7 @@ def survey_file(path: str | Path, limits: RasterLimits = LIMITS) -> FileFacts:
     """
     place = local_path(path)
     status = place.stat()
-    with open_raster(place, limits) as dataset:
+    with open_raster(place) as dataset:
         crs, remark = name_crs(dataset.crs.to_wkt()) if dataset.crs else ("", "")
         facts = FileFacts(
             path=str(place),
@@ -87,7 +87,7 @@ def survey_file(path: str | Path, limits: RasterLimits = LIMITS) -> FileFacts:
             nodata=dataset.nodata,
             descriptions=tuple((text or "").strip() for text in dataset.descriptions),
             colours=_colours(dataset),
-            mask=_mask(dataset, place, limits),
+            mask=_mask(dataset, place),
             bits=int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 0)),
             stamp=(status.st_size, status.st_mtime_ns),
             remark=remark,
@@ -106,7 +106,7 @@ def _colours(dataset: DatasetReader) -> tuple[str, ...]:
         return ("undefined",) * int(dataset.count)
 
 
-def _mask(dataset: DatasetReader, place: Path, limits: RasterLimits) -> str:
+def _mask(dataset: DatasetReader, place: Path) -> str:
     """Find a stored mask: inside the file, or in a `.msk` file of the same size."""
     from rasterio.enums import MaskFlags
 
@@ -116,7 +116,7 @@ def _mask(dataset: DatasetReader, place: Path, limits: RasterLimits) -> str:
     beside = place.with_name(f"{place.name}.msk")
     if not beside.is_file():
         return ""
-    with open_raster(beside, limits) as mask:
+    with open_raster(beside) as mask:
         if (mask.height, mask.width) != (dataset.height, dataset.width):
             raise SourceError(
                 f"{beside}: {mask.height} × {mask.width} px does not match the "

@@ -11,12 +11,12 @@ import numpy as np
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
 from omnisat_cli.geo.crs import is_metric, metres, moved_bounds, same_crs
 from omnisat_cli.geo.lattice import Bounds, Lattice, Window
+from omnisat_cli.modality import flag
 from omnisat_cli.modality import modality as sensor_named
 from omnisat_cli.sources.bands import BandMap, Depth, Labels, factor_of, map_bands, scale_to_8_bit
 from omnisat_cli.sources.identity import identify_all
 from omnisat_cli.sources.mosaic import SNAP, Handles, Mosaic, Part, Tile, read_window
 from omnisat_cli.sources.resample import Warp, resample_axes, resample_warped
-from omnisat_cli.sources.safe import LIMITS, RasterLimits
 from omnisat_cli.sources.sheets import Rules, Sheet, Survey, survey
 from omnisat_cli.sources.values import Decision, Identity, Image
 
@@ -50,7 +50,6 @@ class ImageOptions:
         irc: Colour-infrared files whose NIR is added to the image's R, G, B.
         irc_bands: Order of the bands of `irc`.
         allow_roots: Folders that VRT sources outside the VRT's folder may lie in.
-        limits: What a raster may claim.
     """
 
     bands: tuple[str, ...] | None = None
@@ -63,7 +62,6 @@ class ImageOptions:
     irc: tuple[str, ...] = ()
     irc_bands: tuple[str, ...] = ("NIR", "R", "G")
     allow_roots: tuple[str, ...] = ()
-    limits: RasterLimits = LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +284,7 @@ def open_image(
         stocks.append(infrared)
         layers.append(_layer(infrared, lattice, refine, options))
         decisions += [
-            replace(d, topic=f"irc {d.topic}", option=f"--{modality}-irc-bands")
+            replace(d, topic=f"irc {d.topic}", option=flag(modality, "irc_bands"))
             for d in infrared.decisions
         ]
     decisions += [grid_decision, *_resampling_decisions(layers, stocks, lattice, refine)]
@@ -311,8 +309,8 @@ def _take_stock(
     sensor = sensor_named(modality)
     if sensor.kind != "image":
         raise JobError(f"{modality} is a time series; open it as a cube, not as an image")
-    found = survey(paths, Rules(modality, options.crs, options.allow_roots, options.limits))
-    handles = Handles(options.limits)
+    found = survey(paths, Rules(modality, options.crs, options.allow_roots))
+    handles = Handles()
     labels = Labels(found.files[0], found.descriptions, found.colours)
 
     def look(band: int) -> NDArray[np.float64]:
@@ -326,27 +324,50 @@ def _take_stock(
     if not bands.bands:
         raise SourceError(
             f"{labels.path}: none of its bands is wanted ({', '.join(wanted or ())}); "
-            f"check --{modality}-bands"
+            f"check {flag(modality, 'bands')}"
         )
     nodata = options.nodata if isinstance(options.nodata, float | int) else found.nodata
-    depth = Depth(found.dtype, found.bits, nodata, options.scale)
+    depth = Depth(_stored_type(found, bands, options), found.bits, nodata, options.scale)
     scale = scale_to_8_bit(sensor, depth, bands.indexes, look)
     factor = factor_of(scale)
     decisions = [*bands.decisions, scale]
     decisions += _validity_decisions(sensor, found, options)
-    crs = Decision("crs", found.crs[:80], found.remark or "from the files", f"--{modality}-crs")
+    crs = Decision("crs", found.crs[:80], found.remark or "from the files", flag(modality, "crs"))
     decisions.append(replace(crs, warning=found.remark.startswith("its datum")))
     decisions += _missing_squares(found)
     dtype = "uint8" if found.dtype == "uint8" and factor == 1 else "float32"
     return _Stock(sensor, found, bands, factor, dtype, options.nodata, tuple(decisions), handles)
 
 
+def _stored_type(found: Survey, bands: BandMap, options: ImageOptions) -> str:
+    """Return the type of the samples in use.
+
+    Raises:
+        SourceError: If one factor cannot make 8-bit values of them all.
+    """
+    if found.dtype != "mixed" or options.scale is not None:
+        return found.dtype
+    types = {
+        share.facts.dtypes[number - 1]
+        for share in found.sheets[0].shares
+        for place, number in share.bands
+        if place in bands.indexes
+    }
+    if len(types) > 1:
+        raise SourceError(
+            f"{found.files[0]}: the bands {', '.join(bands.bands)} are stored as "
+            f"{' and '.join(sorted(types))}; give files of one type"
+        )
+    return types.pop()
+
+
 def _take_infrared(modality: str, options: ImageOptions) -> _Stock:
     """Take stock of the colour-infrared files, of which NIR alone is used."""
     if "NIR" not in options.irc_bands:
-        raise JobError(f"--{modality}-irc-bands {','.join(options.irc_bands)} names no NIR")
+        option = flag(modality, "irc_bands")
+        raise JobError(f"{option} {','.join(options.irc_bands)} names no NIR")
     if options.wanted is not None and "NIR" not in options.wanted:
-        raise JobError(f"--{modality}-irc is given but the model does not use NIR")
+        raise JobError(f"{flag(modality, 'irc')} is given but the model does not use NIR")
     own = replace(options, bands=options.irc_bands, wanted=("NIR",), irc=())
     return _take_stock(modality, options.irc, own)
 
@@ -378,7 +399,7 @@ def _sample(found: Survey, handles: Handles, band: int) -> NDArray[np.float64]:
 
 def _validity_decisions(sensor: Modality, found: Survey, options: ImageOptions) -> list[Decision]:
     """Say what tells real pixels from empty ones."""
-    option = f"--{sensor.name}-nodata"
+    option = flag(sensor.name, "nodata")
     decisions = []
     if options.nodata == "none":
         decisions.append(Decision("nodata", "none", "given on the command line", option))
@@ -603,7 +624,7 @@ def _resampling_decisions(
     decisions = []
     for layer, stock in zip(layers, stocks, strict=True):
         for group in layer.groups:
-            option = f"--{stock.sensor.name}-resampling"
+            option = flag(stock.sensor.name, "resampling")
             if group.how == "copy":
                 text, why = "none", "the file's pixels are those of the grid"
             elif group.how == "axes":

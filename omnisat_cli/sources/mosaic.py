@@ -16,7 +16,7 @@ import numpy as np
 
 from omnisat_cli.errors import SourceError
 from omnisat_cli.geo.lattice import Window
-from omnisat_cli.sources.safe import LIMITS, RasterLimits, open_raster
+from omnisat_cli.sources.safe import open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,12 +73,11 @@ class Tile:
 class Handles:
     """Open datasets, a few for each thread, never shared and never carried across a fork."""
 
-    def __init__(self, limits: RasterLimits = LIMITS) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
         self._local = threading.local()
 
-    def __reduce__(self) -> tuple[type[Handles], tuple[RasterLimits]]:
-        return Handles, (self._limits,)
+    def __reduce__(self) -> tuple[type[Handles], tuple[()]]:
+        return Handles, ()
 
     def get(self, path: str, stamp: tuple[int, int] = (-1, -1)) -> DatasetReader:
         """Return this thread's handle of a file, opening it when needed.
@@ -95,7 +94,7 @@ class Handles:
             return held[path]
         if stamp != (-1, -1):
             _refuse_changed(path, stamp)
-        dataset = open_raster(path, self._limits)
+        dataset = open_raster(path)
         held[path] = dataset
         if len(held) > _OPEN_FILES:
             held.popitem(last=False)[1].close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from omnisat_cli.errors import JobError
-from omnisat_cli.modality import MODALITIES
+from omnisat_cli.modality import MODALITIES, flag
 from omnisat_cli.sources.cube_dates import Duplicates
 from omnisat_cli.sources.cube_grid import PixelReference
 from omnisat_cli.sources.cube_options import CubeOptions
@@ -59,7 +59,7 @@ def describe_input(entry: Input) -> Place:
     if MODALITIES[entry.modality].kind == "image":
         facts = describe_image(entry.modality, list(entry.paths), _image_options(entry, None))
         return Place(facts.crs, facts.bounds)
-    cube = describe_cube(_only_path(entry), _cube_options(entry, None))
+    cube = describe_cube(_only_path(entry), _cube_options(entry, None, None))
     return Place(cube.crs, cube.bounds)
 
 
@@ -82,7 +82,7 @@ def open_input(entry: Input, lattice: Lattice, wanted: Wanted, job: Job) -> Sour
         return open_image(
             wanted.modality, list(entry.paths), lattice, _image_options(entry, wanted)
         )
-    options = _cube_options(entry, job, wanted.modality)
+    options = _cube_options(entry, wanted, job)
     return open_cube(wanted.modality, _only_path(entry), lattice, options)
 
 
@@ -108,13 +108,13 @@ def _image_options(entry: Input, wanted: Wanted | None) -> ImageOptions:
         ),
         scale=_number(entry, "scale"),
         crs=entry.option("crs"),
-        irc=_listed(entry.option("irc")) or (),
+        irc=entry.values("irc"),
         irc_bands=_listed(entry.option("irc_bands")) or ("NIR", "R", "G"),
-        allow_roots=_listed(entry.option("allow_root")) or (),
+        allow_roots=entry.values("allow_root"),
     )
 
 
-def _cube_options(entry: Input, job: Job | None, modality: str = "") -> CubeOptions:
+def _cube_options(entry: Input, wanted: Wanted | None, job: Job | None) -> CubeOptions:
     dates_file = entry.option("dates_file")
     offset = entry.option("offset")
     return CubeOptions(
@@ -122,6 +122,7 @@ def _cube_options(entry: Input, job: Job | None, modality: str = "") -> CubeOpti
         pixels=cast("PixelReference", _choice(entry, "pixels", get_args(PixelReference))),
         group=entry.option("group") or "",
         bands=_listed(entry.option("bands")) or (),
+        wanted=None if wanted is None else wanted.bands,
         dates_file=None if dates_file is None else Path(dates_file),
         date_range=None if job is None else job.dates,
         duplicate_dates=cast("Duplicates", _choice(entry, "duplicate_dates", get_args(Duplicates))),
@@ -131,21 +132,26 @@ def _cube_options(entry: Input, job: Job | None, modality: str = "") -> CubeOpti
         s2_scale=_number(entry, "scale"),
         s2_offset=None if offset in (None, "auto") else _number(entry, "offset"),
         s1_units=cast("S1Units", _choice(entry, "units", get_args(S1Units))),
-        orbit_stated=bool(modality) and entry.modality == modality,
-        substitutes=_substitutes(entry),
+        orbit_stated=wanted is not None and entry.modality == wanted.modality,
+        # "none" is the engine's business, not the reader's.
+        substitutes={k: v for k, v in substitutes(entry).items() if v != "none"},
         on_error="fail" if job is None else job.on_error,
     )
 
 
-def _substitutes(entry: Input) -> dict[str, str]:
-    """Bands copied in place of missing ones; "none" is the engine's business, not the reader's."""
+def substitutes(entry: Input) -> dict[str, str]:
+    """Return the bands stated to be missing, each with the band to copy, or "none".
+
+    Raises:
+        JobError: If they are not written as B8A=B08.
+    """
     pairs = {}
     for text in _listed(entry.option("substitute")) or ():
         band, _, other = text.partition("=")
         if not band or not other:
-            raise JobError(f"--{entry.modality}-substitute {text}: write it as B8A=B08")
-        if other != "none":
-            pairs[band] = other
+            name = flag(entry.modality, "substitute")
+            raise JobError(f"{name} {text}: write it as B8A=B08 or B8A=none")
+        pairs[band] = other
     return pairs
 
 
@@ -157,7 +163,7 @@ def _choice(entry: Input, name: str, choices: tuple[str, ...]) -> str:
     """Return the value of an option that has few; the first is the default."""
     value = entry.option(name) or choices[0]
     if value not in choices:
-        raise JobError(f"--{entry.modality} {name} {value}: one of {', '.join(choices)}")
+        raise JobError(f"{flag(entry.modality, name)} {value}: one of {', '.join(choices)}")
     return value
 
 
@@ -168,4 +174,4 @@ def _number(entry: Input, name: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise JobError(f"--{entry.modality}-{name} {text}: not a number") from None
+        raise JobError(f"{flag(entry.modality, name)} {text}: not a number") from None

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import AlignmentError, SourceError
 from omnisat_cli.geo.crs import name_crs, same_crs
+from omnisat_cli.modality import flag
 from omnisat_cli.sources.facts import FileFacts, survey_file
-from omnisat_cli.sources.safe import LIMITS, RasterLimits, local_path, read_head, refuse_remote
+from omnisat_cli.sources.safe import local_path, read_head, refuse_remote
 from omnisat_cli.sources.vrt import Vrt, VrtTile, read_vrt
 
 if TYPE_CHECKING:
@@ -111,13 +112,11 @@ class Rules:
         sensor: Name of the modality, for option names in messages.
         crs: CRS to use instead of what the files say, or None.
         allow_roots: Folders that VRT sources outside the VRT's folder may lie in.
-        limits: What a raster may claim.
     """
 
     sensor: str
     crs: str | None = None
     allow_roots: tuple[str, ...] = ()
-    limits: RasterLimits = LIMITS
 
 
 def find_files(paths: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
@@ -187,7 +186,7 @@ def survey(paths: str | Path | Sequence[str | Path], rules: Rules) -> Survey:
                 f"{len(files)} files with a VRT among them; give one VRT alone, or plain images"
             )
         return _survey_vrt(files[0], rules)
-    facts = [survey_file(file, rules.limits) for file in files]
+    facts = [survey_file(file) for file in files]
     crs, remark = _common_crs(facts, rules)
     for fact in facts:
         if not fact.placed:
@@ -223,7 +222,7 @@ def _is_vrt(file: Path) -> bool:
 
 def _common_crs(facts: Sequence[FileFacts], rules: Rules) -> tuple[str, str]:
     """Return the CRS all files agree on."""
-    option = f"--{rules.sensor}-crs"
+    option = flag(rules.sensor, "crs")
     if rules.crs is not None:
         return name_crs(rules.crs)[0], f"given with {option}"
     for fact in facts:
@@ -309,7 +308,7 @@ def _survey_vrt(place: Path, rules: Rules) -> Survey:
     if not head.startswith(b"<"):
         raise SourceError(f"{place}: is named .vrt but is no VRT (it begins with {head[:8]!r})")
     vrt = read_vrt(place, rules.allow_roots)
-    facts = {tile.path: survey_file(tile.path, rules.limits) for tile in vrt.tiles}
+    facts = {tile.path: survey_file(tile.path) for tile in vrt.tiles}
     first = facts[vrt.tiles[0].path]
     for tile in vrt.tiles:
         _refuse_outside(vrt, tile, facts[tile.path])

@@ -385,3 +385,39 @@ def test_bands_in_a_group_are_read_from_there(tmp_path: Path) -> None:
         open_cube("s2", path, files.LATTICE)
     source = open_cube("s2", path, files.LATTICE, CubeOptions(group="measurements/r10m"))
     np.testing.assert_array_equal(source.read(scene.window).pixels, scene.pixels)
+
+
+def test_a_band_the_model_does_not_use_hides_no_pixel(tmp_path: Path) -> None:
+    scene = files.make_scene(bands=("B02", "B04", "B05", "B08", "B11"))
+    dataset = files.plain(scene)
+    for spot, band in enumerate(("B05", "B11")):
+        dataset[band] = dataset[band].astype(np.float32)
+        dataset[band][:, spot, spot] = np.nan
+    path = files.save(dataset, tmp_path / "a.nc")
+    everything = open_cube("s2", path, files.LATTICE).read(scene.window)
+    assert not everything.valid[:, [0, 1], [0, 1]].any()
+    options = CubeOptions(wanted=("B04", "B11"))
+    source = open_cube("s2", path, files.LATTICE, options)
+    series = source.read(scene.window)
+    assert source.bands == ("B04", "B11")
+    np.testing.assert_array_equal(series.pixels[:, 0], scene.band("B04") * series.valid)
+    assert series.valid[:, 0, 0].all()
+    assert not series.valid[:, 1, 1].any()
+    unused = [d.value for d in source.decisions if "does not use" in d.because]
+    assert unused == ["not used: B02, B05, B08"]
+
+
+def test_a_copied_band_is_read_though_it_is_not_wanted_itself(tmp_path: Path) -> None:
+    scene = files.make_scene(bands=("B02", "B04", "B08"))
+    path = files.save(files.plain(scene), tmp_path / "a.nc")
+    options = CubeOptions(wanted=("B04", "B8A"), substitutes={"B8A": "B08"})
+    source = open_cube("s2", path, files.LATTICE, options)
+    assert source.bands == ("B04", "B8A")
+    np.testing.assert_array_equal(source.read(scene.window).pixels[:, 1], scene.band("B08"))
+
+
+def test_both_orbits_of_a_radar_name_the_flag_they_share(tmp_path: Path) -> None:
+    scene = files.make_scene()
+    path = files.save(files.plain(scene), tmp_path / "a.nc")
+    with pytest.raises(SourceError, match="--s1-bands"):
+        open_cube("s1-asc", path, files.LATTICE)

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 FoundMask = tuple[str, "MaskKind | None"]
 """Name of a mask layer and its convention, None where the name does not tell."""
 
-_MEASURED_BANDS = ("B02", "B03", "B04", "B08", "VV", "VH")
+MEASURED_BANDS = ("B02", "B03", "B04", "B08", "VV", "VH")
+"""Bands that tell scale, offset and order; the others follow."""
 
 
 def measure(
@@ -139,7 +140,7 @@ def _sample_bands(
     """Read the bands that the scale and the offset are measured on, and count empty values."""
     sensor = modality(recipe.sensor)
     own = [key for key in recipe.layers if key != MASK_KEY]
-    few = [band for band in own if band in _MEASURED_BANDS]
+    few = [band for band in own if band in MEASURED_BANDS]
     bands = tuple(few if len(few) > 1 else own)
     wanted = (*bands, MASK_KEY) if recipe.clouds is not None else bands
     raw, steps = sampler.read({key: recipe.layers[key] for key in wanted}, steps)

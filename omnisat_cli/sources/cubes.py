@@ -13,12 +13,12 @@ import numpy as np
 
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
 from omnisat_cli.geo.crs import short_crs
-from omnisat_cli.modality import MODALITIES, canonical_band, modality
+from omnisat_cli.modality import MODALITIES, canonical_band, flag, modality
 from omnisat_cli.sources.clouds import find_mask
 from omnisat_cli.sources.cube_dates import choose_dates, find_orbits, find_times, keep_orbit
 from omnisat_cli.sources.cube_grid import find_grid, stated_crs
 from omnisat_cli.sources.cube_layout import find_dims, list_layers, match_bands
-from omnisat_cli.sources.cube_measure import measure
+from omnisat_cli.sources.cube_measure import MEASURED_BANDS, measure
 from omnisat_cli.sources.cube_options import CubeOptions
 from omnisat_cli.sources.cube_source import MASK_KEY, CubeRecipe, CubeSource
 from omnisat_cli.sources.cube_store import CubeStore
@@ -199,7 +199,10 @@ def open_cube(
 
 def _open(survey: _Survey, sensor: Modality, lattice: Lattice) -> CubeSource:
     options = survey.options
-    bands, band_words = _bands(survey, sensor)
+    found, band_words = _bands(survey, sensor)
+    used = _used_of(found, options)
+    # A band that the network does not use is read where the scale is measured, and never again.
+    bands = {band: layer for band, layer in found.items() if band in (*used, *MEASURED_BANDS)}
     grid, said = survey.grid(next(iter(bands.values())))
     if not grid.crs:
         raise AlignmentError(
@@ -214,14 +217,16 @@ def _open(survey: _Survey, sensor: Modality, lattice: Lattice) -> CubeSource:
     recipe = CubeRecipe(
         sensor=sensor.name, dims=survey.dims, grid=grid, layers=layers, encodings=encodings,
         scaling=Scaling("affine"), clouds=None,
-        bands=tuple(b for b in sensor.bands if b in bands or b in options.substitutes),
+        bands=_delivered(sensor, found, options),
         substitutes=dict(options.substitutes), calendar=calendar,
         average=options.duplicate_dates == "mean",
     )  # fmt: skip
     recipe, measured = measure(
         survey.store, recipe, times.days, (mask[1] if mask else None, options)
     )
-    band_words += _unused(survey, sensor, layers)
+    layers = {key: layer for key, layer in layers.items() if key in (*used, MASK_KEY)}
+    recipe = replace(recipe, layers=layers)
+    band_words += _unused(survey, sensor, (found, layers))
     decisions = (*said, *band_words, *date_words, *mask_words, *chunk_words, *measured)
     identity = identify(survey.store.path)
     return CubeSource(survey.store, recipe, lattice, (decisions, (identity,)), options.on_error)
@@ -242,10 +247,10 @@ def _bands(survey: _Survey, sensor: Modality) -> tuple[dict[str, Layer], tuple[D
             "bands",
             f"{len(timed)} of {len(sensor.bands)} bands of {sensor.name}: {', '.join(timed)}",
             "as stated by position" if options.bands else "by name",
-            f"--{sensor.name}-bands",
+            flag(sensor.name, "bands"),
         )
     ]
-    option = f"--{sensor.name.split('-')[0]}-substitute"
+    option = flag(sensor.name, "substitute")
     for missing, source in options.substitutes.items():
         if missing not in sensor.bands or source not in timed or missing in timed:
             raise JobError(
@@ -258,13 +263,39 @@ def _bands(survey: _Survey, sensor: Modality) -> tuple[dict[str, Layer], tuple[D
     return timed, tuple(decisions)
 
 
-def _unused(survey: _Survey, sensor: Modality, layers: Mapping[str, Layer]) -> tuple[Decision, ...]:
-    """Say which layers of the file stay aside."""
-    used = {(layer.variable, layer.index) for layer in layers.values()}
-    rest = [entry.name for entry in survey.layers if (entry.variable, entry.index) not in used]
-    listed = ", ".join(name for name in rest if name)
-    because = f"no band of {sensor.name} and not its mask"
-    return (Decision("bands", f"not used: {listed}", because),) if listed else ()
+def _used_of(found: Mapping[str, Layer], options: CubeOptions) -> tuple[str, ...]:
+    """Return the bands of the file that are delivered or copied; all where none is."""
+    if options.wanted is None:
+        return tuple(found)
+    copied = {options.substitutes.get(band, band) for band in options.wanted}
+    return tuple(band for band in found if band in copied) or tuple(found)
+
+
+def _delivered(
+    sensor: Modality, found: Mapping[str, Layer], options: CubeOptions
+) -> tuple[str, ...]:
+    """Return the bands a read delivers, in canonical order."""
+    wanted = sensor.bands if options.wanted is None else options.wanted
+    have = {*found, *options.substitutes}
+    return tuple(band for band in sensor.bands if band in have and band in wanted)
+
+
+def _unused(
+    survey: _Survey, sensor: Modality, bands: tuple[Mapping[str, Layer], Mapping[str, Layer]]
+) -> tuple[Decision, ...]:
+    """Say which layers of the file stay aside, given its bands and the layers in use."""
+    found, layers = bands
+    known = {(layer.variable, layer.index) for layer in (*found.values(), *layers.values())}
+    rest = [entry.name for entry in survey.layers if (entry.variable, entry.index) not in known]
+    strange = ", ".join(name for name in rest if name)
+    spare = ", ".join(band for band in found if band not in layers)
+    decisions = []
+    if strange:
+        because = f"no band of {sensor.name} and not its mask"
+        decisions.append(Decision("bands", f"not used: {strange}", because))
+    if spare:
+        decisions.append(Decision("bands", f"not used: {spare}", "the model does not use them"))
+    return tuple(decisions)
 
 
 def _mask(

@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy_and_names_every_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stderr.split())
-    for name in ("inspect", "predict", "status", "model", "doctor", "simulate", "demo"):
+    for name in ("inspect", "predict", "status", "verify", "model", "doctor", "simulate", "demo"):
         assert name in done.stdout
 
 

@@ -13,6 +13,7 @@ from omnisat_cli.cli.model import model_app
 from omnisat_cli.cli.predict import predict
 from omnisat_cli.cli.simulate import simulate
 from omnisat_cli.cli.status import status
+from omnisat_cli.cli.verify import verify
 
 app = typer.Typer(
     name="omnisat",
@@ -46,6 +47,7 @@ def _root(
 app.command()(guarded(inspect))
 app.command()(guarded(predict))
 app.command()(guarded(status))
+app.command()(guarded(verify))
 app.add_typer(model_app, name="model")
 app.command()(guarded(demo))
 app.command()(guarded(simulate))

@@ -1,0 +1,281 @@
+"""AnySat: sensors of any scale, holes without influence, dense maps by position."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_networks_omnisat import shaken
+from torch import Tensor
+
+from omnisat_cli.networks.anysat import AnySat, Features
+from omnisat_cli.networks.anysat_config import SENSORS, AnySatConfig, Sensor, hub_config
+from omnisat_cli.networks.anysat_encoders import cells_to_raster, position_code
+from omnisat_cli.networks.anysat_heads import MapHead
+
+NAMES = ("aerial", "naip", "s2", "s1", "l7", "modis")
+SMALL = AnySatConfig(64, 1, 2, sensors=tuple(SENSORS[name] for name in NAMES))
+DAYS = torch.tensor([10, 80, 200])
+
+
+def small(**changes: object) -> AnySat:
+    network = shaken(AnySat(replace(SMALL, **changes)))  # type: ignore[arg-type]
+    assert isinstance(network, AnySat)
+    return network
+
+
+def window(*names: str, side_m: int = 60, batch: int = 1) -> dict[str, Tensor]:
+    """Draw pixels of a window for each sensor."""
+    generator = torch.Generator().manual_seed(1)
+    pixels = {}
+    for name in names:
+        sensor = SENSORS[name]
+        px = 1 if sensor.whole_window else round(side_m / sensor.gsd_m)
+        dates = (len(DAYS),) if sensor.kind == "series" else ()
+        pixels[name] = torch.randn(batch, *dates, sensor.bands, px, px, generator=generator)
+    return pixels
+
+
+def features(
+    network: AnySat,
+    pixels: Mapping[str, Tensor],
+    valid: Mapping[str, Tensor] | None = None,
+    *,
+    patch_m: int = 10,
+    keep: str | None = None,
+) -> Features:
+    days = {name: DAYS for name in pixels if SENSORS[name].kind == "series"}
+    return network(pixels, days, valid, patch_m=patch_m, keep=keep)  # type: ignore[no-any-return]
+
+
+def test_a_published_size_has_the_published_entries(shared: Path) -> None:
+    table = (shared / "design" / "state_dicts" / "anysat_tiny.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in table[1:]]
+    published = {row[0]: json.loads(row[1]) for row in rows}
+    network = AnySat(hub_config("tiny"))
+    own = {key: list(value.shape) for key, value in network.state_dict().items()}
+    assert own == published
+
+
+def test_configurations_survive_plain_values_and_sensors_may_be_named() -> None:
+    plain = json.loads(json.dumps(SMALL.to_dict()))
+    assert AnySatConfig.from_dict(plain) == SMALL
+    assert AnySatConfig.from_dict({**plain, "sensors": list(NAMES)}) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 72}, "width 72"),
+        ({"width": 32}, "width 32"),
+        ({"heads": 0}, "heads must be"),
+        ({"sensors": []}, "sensors must be some"),
+        ({"sensors": ["s2", "s2"]}, "each once"),
+        ({"sensors": ["s9"]}, "one of aerial"),
+        ({"behaviour": "right"}, "behaviour 'right'"),
+        ({"trunk_attention": "flash"}, "trunk_attention 'flash'"),
+        ({"dept": 3}, "unknown dept"),
+    ],
+)
+def test_impossible_configurations_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AnySatConfig.from_dict({**SMALL.to_dict(), **change})
+
+
+def test_a_sensor_of_one_s_own_needs_no_code() -> None:
+    planet = Sensor("planet", "image", 4, 3.125, 8)
+    network = AnySat(replace(SMALL, sensors=(planet, SENSORS["s2"]))).eval()
+    pixels = {"planet": torch.randn(1, 4, 32, 32), **window("s2", side_m=100)}
+    found = network(pixels, {"s2": DAYS}, patch_m=50, keep="planet")
+    assert found.dense("planet").shape == (1, 4, 4, 128)
+
+
+@torch.inference_mode()
+def test_every_output_has_its_published_shape() -> None:
+    found = features(small(), window("aerial", "s2", batch=2), patch_m=20, keep="aerial")
+    assert found.output("tile").shape == (2, 64)
+    assert found.output("all").shape == (2, 10, 64)
+    assert found.output("patch").shape == (2, 3, 3, 64)
+    assert found.output("dense").shape == (2, 30, 30, 128)
+    with pytest.raises(ValueError, match="'s2' were not kept"):
+        found.output("dense", "s2")
+
+
+@torch.inference_mode()
+def test_coarse_sensors_join_the_others_and_alone_the_release_refuses_them() -> None:
+    pixels = window("s2", "l7", "modis")
+    found = features(small(), pixels, patch_m=30)
+    assert found.grid == (2, 2)
+    without = features(small(), window("s2", "l7"), patch_m=30)
+    assert not torch.allclose(found.tokens, without.tokens, atol=1e-3)
+    official = small(behaviour="official")
+    with pytest.raises(ValueError, match="l7: the published release cannot run patches of 30 m"):
+        features(official, pixels, patch_m=30)
+    with pytest.raises(ValueError, match="modis: the published release"):
+        features(official, window("modis", "s2"))
+    assert features(official, window("l7")).grid == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "patch_m", "message"),
+    [
+        (window("s2"), 15, "multiple of 10 m, found 15 m"),
+        (window("l7"), 20, "patch of 20 m holds no whole number of sub-patches of 30 m"),
+        (window("modis"), 10, "needs a sensor with patches beside modis"),
+        ({}, 10, "beside nothing"),
+        ({"s2": torch.zeros(1, 3, 4, 6, 6)}, 10, "s2: expected 5 axes with 10 bands"),
+        ({"modis": torch.zeros(1, 3, 7, 2, 2)}, 10, "one pixel a window, found 2 x 2"),
+        ({**window("s2"), **window("naip", side_m=50)}, 10, "naip covers 50 x 50 m, s2 60 x 60"),
+        ({"s1-asc": torch.zeros(1, 3, 2, 6, 6)}, 10, "no 's1-asc'; it has aerial"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(
+    pixels: dict[str, Tensor], patch_m: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        features(small(), pixels, patch_m=patch_m)
+
+
+def test_a_series_without_days_is_refused() -> None:
+    with pytest.raises(ValueError, match="s2: a series needs the days"):
+        small()(window("s2"), {})
+
+
+@torch.inference_mode()
+def test_a_date_that_is_not_valid_has_no_influence() -> None:
+    network, pixels = small(), window("aerial", "s2")
+    valid = torch.ones(1, 3, 6, 6, dtype=torch.bool)
+    valid[:, 1] = False
+    expected = network({**pixels, "s2": pixels["s2"][:, [0, 2]]}, {"s2": DAYS[[0, 2]]}, patch_m=20)
+    pixels["s2"][:, 1] = math.nan
+    found = features(network, pixels, {"s2": valid}, patch_m=20)
+    torch.testing.assert_close(found.tokens, expected.tokens, atol=1e-5, rtol=1e-5)
+    by_date = features(network, pixels, {"s2": valid[:, :, 0, 0]}, patch_m=20)
+    torch.testing.assert_close(by_date.tokens, expected.tokens, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_pixel_and_a_patch_without_valid_dates_have_no_influence() -> None:
+    network = small()
+    valid = torch.ones(1, 3, 6, 6, dtype=torch.bool)
+    valid[..., 0, 0] = False  # a pixel of a patch
+    valid[..., 4:, 4:] = False  # a whole patch
+    found = []
+    for filler in (math.nan, 7.0):
+        pixels = window("aerial", "s2")
+        pixels["s2"] = pixels["s2"].masked_fill(~valid.unsqueeze(2), filler)
+        found.append(features(network, pixels, {"s2": valid}, patch_m=20).tokens)
+    assert bool(found[0].isfinite().all())
+    torch.testing.assert_close(found[0], found[1])
+
+
+@torch.inference_mode()
+def test_a_sensor_present_nowhere_counts_like_one_that_is_not_given() -> None:
+    network = small()
+    nowhere = {"s2": torch.zeros(1, 3, 6, 6, dtype=torch.bool)}
+    found = features(network, window("aerial", "s2"), nowhere)
+    expected = features(network, window("aerial"))
+    torch.testing.assert_close(found.tokens, expected.tokens, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_official_behaviour_writes_the_learned_number_into_holes() -> None:
+    network = small(behaviour="official")
+    valid = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.4
+    pixels = window("s2")
+    learned = float(network.get_parameter("projector_s2.pad_parameter"))
+    filled = pixels["s2"].masked_fill(~valid.unsqueeze(2), learned)
+    found = features(network, pixels, {"s2": valid})
+    torch.testing.assert_close(found.tokens, features(network, {"s2": filled}).tokens)
+
+
+@torch.inference_mode()
+def test_dense_maps_of_fine_images_lie_where_their_pixels_are() -> None:
+    network, pixels = small(), window("aerial")
+    before = features(network, pixels, patch_m=20, keep="aerial").fine["aerial"]
+    pixels["aerial"][..., 70:80, 130:140] += 3.0  # the sub-patch in row 7, column 13
+    after = features(network, pixels, patch_m=20, keep="aerial").fine["aerial"]
+    change = (after - before).norm(dim=-1)[0]
+    assert (int(change.argmax()) // 30, int(change.argmax()) % 30) == (7, 13)
+    official = small(behaviour="official")
+    permuted = features(official, pixels, patch_m=20, keep="aerial").fine["aerial"]
+    assert not torch.allclose(permuted, after, atol=1e-3)
+    torch.testing.assert_close(permuted.sum((1, 2)), after.sum((1, 2)), atol=1e-3, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_windows_need_not_be_square_and_a_remainder_is_left_out() -> None:
+    network, pixels = small(), window("s2", "naip", side_m=100)
+    cut = {"s2": pixels["s2"][..., :5, :], "naip": pixels["naip"][..., :40, :]}
+    found = features(network, cut, patch_m=20, keep="s2")
+    assert found.grid == (2, 5)
+    assert found.dense("s2").shape == (1, 4, 10, 128)
+    exact = {"s2": pixels["s2"][..., :4, :], "naip": pixels["naip"][..., :32, :]}
+    torch.testing.assert_close(found.tokens, features(network, exact, patch_m=20).tokens)
+
+
+@torch.inference_mode()
+def test_the_order_of_sensors_and_the_other_windows_of_a_batch_do_not_matter() -> None:
+    network, pixels = small(), window("aerial", "s2", "s1", batch=2)
+    found = features(network, pixels).tokens
+    turned = features(network, dict(reversed(pixels.items()))).tokens
+    torch.testing.assert_close(turned, found, atol=1e-5, rtol=1e-5)
+    alone = features(network, {name: value[1:] for name, value in pixels.items()}).tokens
+    torch.testing.assert_close(alone, found[1:], atol=1e-5, rtol=1e-5)
+
+
+def test_slices_change_nothing_and_kept_tables_allow_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, pixels = small(), window("aerial", "s2", "modis", batch=2)
+    valid = {"s2": torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.4}
+    with torch.inference_mode(), monkeypatch.context() as patch:
+        patch.setattr("omnisat_cli.networks.anysat._SLICE_BYTES", 1)
+        sliced = features(network, pixels, valid, keep="s2")
+    whole = features(network, pixels, valid, keep="s2")
+    torch.testing.assert_close(sliced.tokens, whole.tokens.detach(), atol=1e-5, rtol=1e-5)
+    # Groups of two channels make single sub-patches of so small a network ill-conditioned.
+    torch.testing.assert_close(sliced.fine["s2"], whole.fine["s2"].detach(), atol=2e-4, rtol=1e-5)
+    whole.dense("s2").sum().backward()
+    gradient = network.get_parameter("projector_s2.patch_embed.attention_heads.Q").grad
+    assert gradient is not None
+    assert bool(gradient.isfinite().all())
+
+
+@given(scale=st.integers(1, 4), cell_side=st.integers(1, 5))
+def test_cells_become_rows(scale: int, cell_side: int) -> None:
+    side = scale * cell_side
+    raster = torch.arange(side * side).view(side, side)
+    cells = [
+        raster[r * cell_side : (r + 1) * cell_side, c * cell_side : (c + 1) * cell_side].flatten()
+        for r in range(scale)
+        for c in range(scale)
+    ]
+    found = cells_to_raster(torch.cat(cells).view(1, -1, 1), cell_side)
+    assert torch.equal(found.flatten(), raster.flatten())
+
+
+def test_the_position_code_is_the_published_formula_and_kept() -> None:
+    code = position_code(2, 3, 2.0, 8, torch.device("cpu"))
+    assert code.shape == (7, 8)
+    assert not code[0].any()
+    x, y = 2 * 2.0, 1 * 2.0  # the last cell: column 2, row 1
+    expected = [f(v * w) for v in (x, y) for f in (math.sin, math.cos) for w in (1.0, 0.01)]
+    torch.testing.assert_close(code[6], torch.tensor(expected))
+    assert position_code(2, 3, 2.0, 8, torch.device("cpu")) is code
+
+
+@pytest.mark.parametrize("order", ["pixel", "class"])
+def test_a_head_gives_each_cell_all_its_pixels(order: str) -> None:
+    head = MapHead(6, 3, 2, order)  # type: ignore[arg-type]
+    cells = torch.randn(1, 2, 4, 6)
+    logits = head(cells)
+    assert logits.shape == (1, 3, 4, 8)
+    one = head.mlp(cells[0, 1, 2])
+    one = one.view(2, 2, 3).permute(2, 0, 1) if order == "pixel" else one.view(3, 2, 2)
+    torch.testing.assert_close(logits[0, :, 2:4, 4:6], one)

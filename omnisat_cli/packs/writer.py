@@ -38,6 +38,7 @@ def write_pack(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / WEIGHTS
     save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, path)
+    path.chmod(0o644)  # safetensors writes for the owner alone; packs are shared
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     _write_json(folder / LEGEND, dict(legend))

@@ -13,6 +13,7 @@ from omnisat_cli.cli.model import model_app
 from omnisat_cli.cli.predict import predict
 from omnisat_cli.cli.simulate import simulate
 from omnisat_cli.cli.status import status
+from omnisat_cli.cli.vectorize import vectorize
 from omnisat_cli.cli.verify import verify
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ app.command()(guarded(inspect))
 app.command()(guarded(predict))
 app.command()(guarded(status))
 app.command()(guarded(verify))
+app.command()(guarded(vectorize))
 app.add_typer(model_app, name="model")
 app.command()(guarded(demo))
 app.command()(guarded(simulate))

@@ -1,0 +1,89 @@
+"""`omnisat vectorize`: a class map as parcels."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omnisat_cli.cli.console import note, say, say_json, set_up_logging
+from omnisat_cli.cli.options import AsJson, Quiet, Verbose
+from omnisat_cli.cli.text import count, hectares
+from omnisat_cli.errors import JobError
+
+_AREA = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(m2|m²|ha|)\s*")
+_SQUARE_METRES = 10_000
+
+
+def vectorize(
+    path: Annotated[Path, typer.Argument(metavar="MAP", help="Class map (GeoTIFF).")],
+    *,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", "--output", metavar="FILE", help="Parcels: .gpkg, .fgb or .geojson."
+        ),
+    ],
+    simplify: Annotated[
+        float | None,
+        typer.Option(
+            metavar="METRES",
+            help="How far a border may move; default one pixel, 0 keeps pixel outlines.",
+        ),
+    ] = None,
+    min_area: Annotated[
+        str,
+        typer.Option(
+            metavar="AREA",
+            help="Smaller regions join the neighbour with the longest border: 1000, 0.1ha.",
+        ),
+    ] = "0",
+    legend: Annotated[
+        str | None,
+        typer.Option(metavar="ID|FILE", help="Names and colours, if not those of the map."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a class map into parcels: one polygon a region, without gaps or overlaps."""
+    set_up_logging(verbose, quiet)
+    from omnisat_cli.outputs.parcels.vectorize import ParcelOptions
+    from omnisat_cli.outputs.parcels.vectorize import vectorize as run
+
+    report = run(path, out, ParcelOptions(simplify, square_metres(min_area), legend, overwrite))
+    if as_json:
+        say_json(
+            {
+                "out": str(report.out),
+                "parcels": report.parcels,
+                "simplify_m": report.simplify_m,
+                "classes": [
+                    {"name": name, "parcels": parcels, "hectares": area}
+                    for name, parcels, area in report.by_class
+                ],
+            }
+        )
+        return
+    say(f"{report.out}  {count(report.parcels, 'parcel')}")
+    for name, parcels, area in sorted(report.by_class, key=lambda row: -row[2]):
+        say(f"  {name}  {count(parcels, 'parcel')}, {hectares(area)}")
+    if not report.named:
+        note("note: nothing names the classes of the map; --legend does")
+
+
+def square_metres(text: str) -> float:
+    """Turn "1000", "1000m2" or "0.1ha" into square metres.
+
+    Raises:
+        JobError: If it is no area.
+    """
+    found = _AREA.fullmatch(text)
+    if found is None:
+        raise JobError(
+            f"--min-area {text}: write square metres as 1000 or 1000m2, or hectares: 0.1ha"
+        )
+    return float(found[1]) * (_SQUARE_METRES if found[2] == "ha" else 1)

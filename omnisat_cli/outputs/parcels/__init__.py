@@ -1,0 +1,1 @@
+"""Parcels: the regions of a class map as a seamless vector coverage."""

@@ -1,0 +1,204 @@
+"""Borders with fewer corners that still do not touch one another.
+
+A chain of corners becomes one straight line where no corner of it lies further away than the
+tolerance, and where the convex hull of the chain holds no part of any *original* border but the
+chain itself. Lines that replace chains with such free hulls cannot cross one another, nor leave a
+region on the wrong side: two closed curves cross an even number of times. So every chain is judged
+alone, from the original borders near it: the result depends neither on an order nor on strips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from omnisat_cli.outputs.parcels.borders import Border
+    from omnisat_cli.outputs.parcels.regions import Integers, Mask
+
+    Floats = NDArray[np.float64]
+
+_TOUCHES_AT_ITS_END = "FF*F*****"
+"""DE-9IM of hull and side: the inside of the side is outside, its end may lie on the outline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pixel:
+    """Size of a pixel in metres."""
+
+    height: float
+    width: float
+
+    @property
+    def area(self) -> float:
+        """Square metres."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class _Chains:
+    """Parts of borders, as places in one array of corners.
+
+    Attributes:
+        first: (N,) place of the first corner.
+        last: (N,) place of the last corner.
+        split: (N,) whether the chain may not become one line whatever its shape.
+    """
+
+    first: Integers
+    last: Integers
+    split: Mask
+
+    def __getitem__(self, chosen: NDArray[np.generic]) -> _Chains:
+        return _Chains(self.first[chosen], self.last[chosen], self.split[chosen])
+
+
+class Simplifier:
+    """Simplifies borders in the order in which they become known.
+
+    Args:
+        tolerance_m: How far a border may move, in metres.
+        pixel: Size of a pixel.
+    """
+
+    def __init__(self, tolerance_m: float, pixel: Pixel) -> None:
+        self._tolerance = tolerance_m
+        self._pixel = pixel
+        self._linked: set[frozenset[tuple[int, int]]] = set()
+        self._kept: list[Border] = []
+
+    def add(self, ready: Sequence[Border], others: Sequence[Border]) -> list[Integers]:
+        """Simplify borders.
+
+        Args:
+            ready: Whole borders in the order of their keys; those of earlier calls have lower ones.
+            others: All other borders that reach into rows of `ready`, or parts of them; those that
+                were ready before are remembered here.
+
+        Returns:
+            (K, 2) corners of each border that is ready.
+        """
+        if not ready:
+            return []
+        split = np.array([self._must_bend(border) for border in ready])
+        corners = np.concatenate([b.corners for b in ready])
+        ends = np.cumsum([len(b.corners) for b in ready])
+        begins = np.concatenate([[0], ends[:-1]])
+        chains = _Chains(begins, ends - 1, split)
+        sides = _Sides(corners, begins, [*self._kept, *others])
+        keep = np.zeros(len(corners), bool)
+        keep[begins] = keep[ends - 1] = True
+        while len(chains.first):
+            chains = self._divide(chains, corners, sides, keep)
+        self._forget([*ready], others)
+        return [corners[a:b][keep[a:b]] for a, b in zip(begins, ends, strict=True)]
+
+    def _must_bend(self, border: Border) -> bool:
+        """Whether a straight line would coincide with another border, or shrink to a point."""
+        link = frozenset(border.ends)
+        known = link in self._linked
+        self._linked.add(link)
+        return known or len(link) == 1
+
+    def _forget(self, ready: list[Border], others: Sequence[Border]) -> None:
+        """Keep what borders that are not ready yet may still meet."""
+        top = min((border.rows[0] for border in others), default=np.inf)
+        self._kept = [b for b in [*self._kept, *ready] if b.rows[1] >= top]
+        tips = {end for border in others for end in border.ends}
+        self._linked = {link for link in self._linked if link <= tips}
+
+    def _divide(self, chains: _Chains, corners: Integers, sides: _Sides, keep: Mask) -> _Chains:
+        """Accept the chains that can be lines; return the halves of the others."""
+        chains = chains[chains.last - chains.first > 1]
+        if not len(chains.first):
+            return chains
+        furthest, distance = self._furthest(chains, corners)
+        fits = (distance <= self._tolerance) & ~chains.split
+        fits[fits] = sides.leave_free(chains[fits])
+        rest, middle = chains[~fits], furthest[~fits]
+        keep[middle] = True
+        closed = (corners[rest.first] == corners[rest.last]).all(axis=1)
+        return _Chains(
+            np.concatenate([rest.first, middle]),
+            np.concatenate([middle, rest.last]),
+            np.concatenate([closed, closed]),
+        )
+
+    def _furthest(self, chains: _Chains, corners: Integers) -> tuple[Integers, Floats]:
+        """Return place and distance in metres of the inner corner furthest from the line."""
+        count = chains.last - chains.first - 1
+        starts = np.concatenate([[0], np.cumsum(count)[:-1]])
+        owner = np.repeat(np.arange(len(count)), count)
+        places = np.arange(len(owner)) - starts[owner] + chains.first[owner] + 1
+        scale = np.array([self._pixel.height, self._pixel.width])
+        line = ((corners[chains.last] - corners[chains.first]) * scale)[owner]
+        point = (corners[places] - corners[chains.first[owner]]) * scale
+        length = line[:, 0] ** 2 + line[:, 1] ** 2
+        along = point[:, 0] * line[:, 0] + point[:, 1] * line[:, 1]
+        share = np.clip(along / np.where(length > 0, length, 1), 0, 1)
+        away = point - share[:, None] * line
+        distance = away[:, 0] ** 2 + away[:, 1] ** 2
+        largest = np.maximum.reduceat(distance, starts)
+        hits = np.flatnonzero(distance == largest[owner])
+        _, at = np.unique(owner[hits], return_index=True)
+        return places[hits[at]], np.sqrt(largest)
+
+
+class _Sides:
+    """The straight sides of all original borders near those that are simplified.
+
+    Args:
+        corners: (P, 2) corners of the borders that are simplified.
+        begins: Places where a border begins.
+        others: Further borders.
+    """
+
+    def __init__(self, corners: Integers, begins: Integers, others: Sequence[Border]) -> None:
+        first = np.ones(len(corners), bool)
+        first[begins] = False
+        own = np.flatnonzero(first) - 1
+        starts, stops = [corners[own]], [corners[own + 1]]
+        top, bottom = int(corners[:, 0].min()), int(corners[:, 0].max())
+        for border in others:
+            rows = border.corners[:, 0]
+            low = np.maximum(rows[1:], rows[:-1]) >= top
+            near = low & (np.minimum(rows[1:], rows[:-1]) <= bottom)
+            starts.append(border.corners[:-1][near])
+            stops.append(border.corners[1:][near])
+        self._corners = corners
+        self._ends = np.stack([np.concatenate(starts), np.concatenate(stops)], axis=1)
+        self._lines = shapely.linestrings(self._ends)
+        self._place = np.full(len(self._ends), -1, np.int64)
+        self._place[: len(own)] = own
+        self._tree = shapely.STRtree(self._lines)
+
+    def leave_free(self, chains: _Chains) -> Mask:
+        """Say whether the hull of each chain holds no side but its own.
+
+        A side that goes off from an end of the chain may touch the hull there.
+        """
+        count = chains.last - chains.first + 1
+        owner = np.repeat(np.arange(len(count)), count)
+        starts = np.concatenate([[0], np.cumsum(count)[:-1]]) if len(count) else count
+        places = np.arange(len(owner)) - starts[owner] + chains.first[owner]
+        hulls = shapely.convex_hull(shapely.linestrings(self._corners[places], indices=owner))
+        chain, side = self._tree.query(hulls, predicate="intersects")
+        place = self._place[side]
+        foreign = (place < chains.first[chain]) | (place >= chains.last[chain])
+        chain, side = chain[foreign], side[foreign]
+        tips = self._corners[np.stack([chains.first[chain], chains.last[chain]], axis=1)]
+        meets = (self._ends[side][:, :, None] == tips[:, None, :]).all(axis=3).any(axis=(1, 2))
+        harmless = meets.copy()
+        harmless[meets] = shapely.relate_pattern(
+            hulls[chain[meets]], self._lines[side[meets]], _TOUCHES_AT_ITS_END
+        )
+        free = np.ones(len(count), bool)
+        free[chain[~harmless]] = False
+        return free

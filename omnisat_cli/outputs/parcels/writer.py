@@ -1,0 +1,170 @@
+"""Parcels as a vector file that is complete or absent."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+
+from omnisat_cli.errors import JobError, OmnisatError, OutputExistsError, ResourceError
+from omnisat_cli.outputs import disk
+from omnisat_cli.outputs.faults import strike, strike_torn
+from omnisat_cli.outputs.parcels.style import store_style
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from omnisat_cli.outputs.parcels.names import ParcelClass
+
+    Columns = Mapping[str, NDArray[np.generic]]
+
+LAYER = "parcels"
+DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON", ".json": "GeoJSON"}
+_FULL_WORDS = ("disk is full", "No space left", "File too large", "quota")
+_LIBRARY_ERRORS = (DataSourceError, DataLayerError, FeatureError, sqlite3.Error)
+
+
+def check_parcel_output(out: Path, *, overwrite: bool) -> None:
+    """Check that parcels can be written to a path.
+
+    Raises:
+        JobError: If its ending stands for no format, or it is a folder.
+        OutputExistsError: If it is there already and must not be replaced, or is open elsewhere.
+    """
+    if out.suffix.lower() not in DRIVERS:
+        raise JobError(f"parcels are written as {', '.join(DRIVERS)}: {out} ends in none of them")
+    if out.is_dir():
+        raise JobError(f"{out} is a folder; give the path of a file, e.g. {out / 'parcels.gpkg'}")
+    if out.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{out} exists\nkeep it:    -o other{out.suffix}\nreplace it: --overwrite"
+        )
+    log = out.with_name(f"{out.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise OutputExistsError(
+            f"{out} is open in another program, or was left so ({log.name} holds changes); close "
+            "it there, or choose another file"
+        )
+
+
+class ParcelWriter:
+    """Appends parcels to a file that gets its name at the end.
+
+    Args:
+        part: The GeoPackage that grows.
+        crs: Coordinate reference system.
+    """
+
+    def __init__(self, part: Path, crs: str) -> None:
+        self._part, self._crs = part, crs
+        self._begun = False
+
+    def add(self, polygons: NDArray[np.object_], columns: Columns) -> None:
+        """Append parcels; the first call, even of none, makes the layer."""
+        if self._begun and not len(polygons):
+            return
+        pyogrio.raw.write(
+            self._part,
+            geometry=shapely.to_wkb(polygons),
+            field_data=list(columns.values()),
+            fields=list(columns),
+            layer=LAYER,
+            driver="GPKG",
+            geometry_type="Polygon",
+            crs=self._crs,
+            append=self._begun,
+            dataset_options=None if self._begun else {"VERSION": "1.2"},
+        )
+        self._begun = True
+        strike("mid-mosaic")
+
+
+@contextmanager
+def parcel_file(out: Path, crs: str, classes: Sequence[ParcelClass]) -> Iterator[ParcelWriter]:
+    """Write a parcel file under a temporary name beside `out`; on success it becomes `out`.
+
+    Args:
+        out: Path; its ending chooses the format.
+        crs: Coordinate reference system.
+        classes: The classes, for the style of a GeoPackage.
+
+    Raises:
+        ResourceError: If the disk is full; what was at `out` is untouched.
+        SourceError: If the folder cannot be written.
+    """
+    part = out.with_name(f".{uuid.uuid4().hex}.part.gpkg")
+    final = part.with_suffix(out.suffix.lower())
+    with _typed_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield ParcelWriter(part, crs)
+            if final == part:
+                store_style(part, LAYER, classes)
+            else:
+                _convert(part, final, crs, DRIVERS[final.suffix])
+                part.unlink()
+            strike_torn("mid-part", final)
+            disk.sync_file(final)
+            strike("before-replace")
+            disk.publish(final, out)
+        finally:
+            for rest in out.parent.glob(f"{part.stem}.*"):
+                rest.unlink(missing_ok=True)
+
+
+def _convert(part: Path, final: Path, crs: str, driver: str) -> None:
+    """Stream the finished parcels into another format."""
+    with pyogrio.raw.open_arrow(part, layer=LAYER, use_pyarrow=False) as (meta, stream):
+        pyogrio.raw.write_arrow(
+            stream,
+            final,
+            layer=LAYER,
+            driver=driver,
+            geometry_name=meta["geometry_name"] or "wkb_geometry",
+            geometry_type="Polygon",
+            crs=crs,
+        )
+
+
+@contextmanager
+def _typed_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except _LIBRARY_ERRORS as error:
+        if _is_full(out.parent, str(error)):
+            raise _full(out, error) from error
+        raise OmnisatError(f"writing {out} failed: {error}") from error
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise _full(out, error) from error
+        with disk.disk_errors(out, f"writing {out.name}"):
+            raise
+
+
+def _full(out: Path, error: Exception) -> ResourceError:
+    free = disk.human(disk.free_bytes(out.parent))
+    return ResourceError(
+        f"no space left while writing {out} ({free} free): {error}. What was there before is "
+        "untouched; free some space and run the same command again"
+    )
+
+
+def _is_full(folder: Path, message: str) -> bool:
+    """Judge the error of a library that keeps the error number to itself."""
+    if any(words in message for words in _FULL_WORDS):
+        return True
+    try:
+        disk.probe(folder)
+    except OSError:
+        return True
+    return False

@@ -24,7 +24,7 @@ from omnisat_cli.job import Job
 from omnisat_cli.modality import flag
 from omnisat_cli.sources.cube_dates import Duplicates
 from omnisat_cli.sources.cube_grid import PixelReference
-from omnisat_cli.sources.images import Resampling
+from omnisat_cli.sources.image_options import Resampling
 from omnisat_cli.sources.scaling import S1Units
 
 PACKAGE = Path(__file__).resolve().parents[1] / "omnisat_cli"

@@ -18,7 +18,7 @@ from omnisat_cli.sources.scaling import S1Units
 if TYPE_CHECKING:
     from omnisat_cli.geo.lattice import Bounds, Lattice
     from omnisat_cli.job import Input, Job
-    from omnisat_cli.sources.images import Resampling
+    from omnisat_cli.sources.image_options import Resampling
     from omnisat_cli.sources.values import Source
 
 

@@ -221,3 +221,21 @@ def write_tiny_scene(folder: Path, legend: Legend | None = None) -> Scene:
     write_s2(folder / "s2.nc")
     write_s1(folder / "s1.nc")
     return Scene(folder)
+
+
+def write_lively_scene(folder: Path) -> Scene:
+    """Write the tiny scene with a pack whose maps vary, so that mixed-up blocks would show."""
+    scene = write_tiny_scene(folder)
+    write_lively_pack(scene.pack)
+    return scene
+
+
+def write_lively_pack(folder: Path) -> Path:
+    """Write the tiny pack with stronger weights: fresh ones give one class everywhere."""
+    card = tiny_card()
+    weights = {
+        key: value * 3 if value.ndim > 1 and value.is_floating_point() else value
+        for key, value in tiny_weights(card).items()
+    }
+    write_pack(folder, card, LEGEND, weights)
+    return folder

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import rasterio
-from cli_runs import Outcome, omnisat, write_tiny_pack
+from cli_runs import Outcome, omnisat, write_lively_pack
 
 from omnisat_cli.errors import Exit
 from omnisat_cli.outputs.prediction import Hole
@@ -25,7 +25,7 @@ AERIAL, S2, S1 = 1, 2, 4
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_pack(tmp_path_factory.mktemp("tiny") / "pack")
+    return write_lively_pack(tmp_path_factory.mktemp("tiny") / "pack")
 
 
 def predict(pack: Path, out: Path, *words: object) -> Outcome:
@@ -99,7 +99,7 @@ def test_a_treesatai_tile_is_mapped_with_all_its_sensors(
     inner &= ys < box.top - 12
     assert set(np.unique(presence[inner])) == {AERIAL | S2 | S1}
     made = provenance(out)
-    decisions = json.dumps(made["inputs"])
+    decisions = json.dumps(made["decisions"])
     assert "NIR,G,B,R" in decisions
     assert "linear" in decisions
     assert made["holes"] == [] or done.code == Exit.HOLES

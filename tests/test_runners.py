@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from cli_runs import LEFT, SIDE_M, TOP, Outcome, Scene, write_aerial, write_s2, write_tiny_scene
+from cli_runs import LEFT, SIDE_M, TOP, Outcome, Scene, write_aerial, write_lively_scene, write_s2
 
 from omnisat_cli.cli import predict as predict_module
 from omnisat_cli.cli.progress import Silence
 from omnisat_cli.errors import Exit
 from omnisat_cli.modality import S2_BANDS
+from omnisat_cli.outputs import export as export_module
 from omnisat_cli.outputs.prediction import Hole
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from omnisat_cli.geo.plan import Block
     from omnisat_cli.outputs.journal import BlockRecord
+    from omnisat_cli.outputs.quicklook import Caption, Quicklook
 
 AERIAL, S2, S1 = 1, 2, 4
 """Bits of the presence raster."""
@@ -35,7 +37,7 @@ AERIAL, S2, S1 = 1, 2, 4
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return write_tiny_scene(tmp_path_factory.mktemp("scene"))
+    return write_lively_scene(tmp_path_factory.mktemp("scene"))
 
 
 @pytest.fixture
@@ -107,6 +109,7 @@ def test_the_map_does_not_depend_on_the_blocks(scene: Scene, tmp_path: Path) -> 
     assert scene.predict(one, *words).code == 0
     assert scene.predict(two, *words, "--block", 80).code == 0
     assert_same(one, two)
+    assert set(np.unique(layers(one)["map"])) == {0, 1, 2}
     assert set(np.unique(layers(one)["presence"])) == {AERIAL | S2 | S1}
 
 
@@ -193,6 +196,23 @@ def test_pixels_that_are_not_numbers_are_not_read(own: Scene, tmp_path: Path) ->
     assert (found["presence"][4:] == S2).all()
     assert found["validity"][10, 10] == 2
     assert found["validity"][10, 11] == 6
+
+
+def test_a_map_names_the_sensors_it_was_made_from_and_no_others(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[str] = []
+    draw = export_module.draw_quicklook
+
+    def watched(map_path: Path, presence: Path, caption: Caption) -> Quicklook:
+        captions.extend(caption.lines)
+        return draw(map_path, presence, caption)
+
+    monkeypatch.setattr(export_module, "draw_quicklook", watched)
+    assert scene.predict(tmp_path / "map.tif", "--s1", scene.s1).code == 0
+    assert "s1, 10 m" in captions
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.tags()["modalities"] == "s1"
 
 
 # Resuming

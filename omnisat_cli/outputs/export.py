@@ -221,7 +221,7 @@ def _write_all(job: _Run) -> ExportReport:
 
 def _dressing(job: _Run, product: Product) -> Dressing:
     """Return names, colours and tags of one raster."""
-    facts, language = job.store.facts, job.options.language
+    _facts, language = job.store.facts, job.options.language
     tags = {
         "TIFFTAG_SOFTWARE": f"omnisat {omnisat_version()}",
         "omnisat_product": product.name,
@@ -229,7 +229,7 @@ def _dressing(job: _Run, product: Product) -> Dressing:
         "model_sha256": job.run.model.sha256,
         "model_licence": job.run.model.licence,
         "legend": job.legend.label,
-        "modalities": ",".join(facts.modalities),
+        "modalities": ",".join(job.run.inputs),
     }
     if product.array == "probabilities":
         return Dressing(tuple(c.name(language) for c in job.legend.classes), tags=tags)
@@ -294,7 +294,7 @@ def _caption_lines(job: _Run) -> tuple[str, ...]:
     )
     lines = [
         f"{job.run.model.name} {job.run.model.version}, legend {job.legend.label}",
-        f"{' + '.join(facts.modalities)}, {facts.gsd / facts.refine:g} m",
+        f"{' + '.join(job.run.inputs)}, {facts.gsd / facts.refine:g} m",
     ]
     return (*lines, f"{dates[0][:10]} to {dates[-1][:10]}") if dates else tuple(lines)
 

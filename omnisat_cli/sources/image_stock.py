@@ -67,7 +67,7 @@ def take_stock(
             f"check {flag(modality, 'bands')}"
         )
     nodata = options.nodata if isinstance(options.nodata, float | int) else found.nodata
-    depth = Depth(_stored_type(found, bands, options), found.bits, nodata, options.scale)
+    depth = Depth(_stored_type(sensor, found, bands, options), found.bits, nodata, options.scale)
     scale = scale_to_8_bit(sensor, depth, bands.indexes, look)
     factor = factor_of(scale)
     decisions = [*bands.decisions, scale]
@@ -79,7 +79,7 @@ def take_stock(
     return Stock(sensor, found, bands, factor, dtype, options.nodata, tuple(decisions), handles)
 
 
-def _stored_type(found: Survey, bands: BandMap, options: ImageOptions) -> str:
+def _stored_type(sensor: Modality, found: Survey, bands: BandMap, options: ImageOptions) -> str:
     """Return the type of the samples in use.
 
     Raises:
@@ -91,12 +91,13 @@ def _stored_type(found: Survey, bands: BandMap, options: ImageOptions) -> str:
         share.facts.dtypes[number - 1]
         for share in found.sheets[0].shares
         for place, number in share.bands
-        if place in bands.indexes
+        # Bands of an image share their type: where some do not, nothing is guessed by position.
+        if options.bands is None or place in bands.indexes
     }
     if len(types) > 1:
         raise SourceError(
-            f"{found.files[0]}: the bands {', '.join(bands.bands)} are stored as "
-            f"{' and '.join(sorted(types))}; give files of one type"
+            f"{found.files[0]}: its bands are stored as {' and '.join(sorted(types))}; give files "
+            f"of one type, or name those of one image with {flag(sensor.name, 'bands')}"
         )
     return types.pop()
 

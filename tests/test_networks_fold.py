@@ -15,7 +15,12 @@ from omnisat_cli.networks.configs import (
     SeriesConfig,
     treesat_config,
 )
-from omnisat_cli.networks.fold import FoldedImage, FoldedSeries, fold_for_inference
+from omnisat_cli.networks.fold import (
+    FoldedImage,
+    FoldedSeries,
+    Winograd,
+    fold_for_inference,
+)
 from omnisat_cli.networks.image import ImageEncoder
 from omnisat_cli.networks.omnisat import OmniSat
 from omnisat_cli.networks.seam import PatchLocal
@@ -78,6 +83,19 @@ def test_folded_images_equal_the_official_form(patch_px: int) -> None:
         torch.testing.assert_close(
             getattr(found, part), getattr(expected, part), atol=1e-5, rtol=1e-5
         )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("patch_px", "wide"), [(50, 2), (40, 1), (20, 0)])
+def test_wide_images_take_fewer_products_and_stay_the_same(patch_px: int, wide: int) -> None:
+    torch.manual_seed(0)
+    encoder = shaken(ImageEncoder(ImageConfig("aerial", 4, patch_px), 128))
+    folded = FoldedImage(encoder, patch_px).eval()  # type: ignore[arg-type]
+    assert sum(isinstance(part, Winograd) for part in folded.modules()) == 2 * wide
+    pixels = torch.randn(3, 4, patch_px, patch_px)
+    found, expected = folded(pixels), encoder(pixels)
+    torch.testing.assert_close(found.token, expected.token, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.middle, expected.middle, atol=1e-5, rtol=1e-5)
 
 
 def small_segmenter() -> OmniSatSegmenter:

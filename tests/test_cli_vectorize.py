@@ -45,6 +45,8 @@ def test_wrong_requests_end_with_their_codes(tmp_path: Path) -> None:
     path = write_map(tmp_path / "map.tif", fields(20))
     assert omnisat("vectorize", path, "-o", tmp_path / "p.txt").code == Exit.USAGE
     assert omnisat("vectorize", path, "-o", tmp_path / "p.fgb", "--min-area", "x").code == 2
+    both = omnisat("vectorize", path, "-o", tmp_path / "p.fgb", "--no-boundary", "--boundary", path)
+    assert both.code == Exit.USAGE
     assert omnisat("vectorize", tmp_path / "none.tif", "-o", tmp_path / "p.fgb").code == 3
 
 

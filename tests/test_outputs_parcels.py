@@ -30,8 +30,10 @@ from omnisat_cli.errors import (
 from omnisat_cli.outputs.faults import KILLED, VARIABLE
 from omnisat_cli.outputs.parcels import writer as writer_module
 from omnisat_cli.outputs.parcels.faces import PolygonBuilder
-from omnisat_cli.outputs.parcels.regions import Census, Regions, Strip
+from omnisat_cli.outputs.parcels.fields import REACH, field_links
+from omnisat_cli.outputs.parcels.regions import Census, Regions, Strip, class_links
 from omnisat_cli.outputs.parcels.simplify import Pixel
+from omnisat_cli.outputs.parcels.source import Boundaries
 from omnisat_cli.outputs.parcels.vectorize import ParcelOptions, vectorize
 from omnisat_cli.outputs.products import Category
 from omnisat_cli.outputs.sidecars import aux_xml
@@ -48,10 +50,7 @@ small_maps = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
 
 
 def strips(codes: Codes, rows: int) -> list[Strip]:
-    real = codes != 255
-    right = (codes[:, 1:] == codes[:, :-1]) & real[:, 1:]
-    down = np.zeros(codes.shape, bool)
-    down[1:] = (codes[1:] == codes[:-1]) & real[1:]
+    right, down = class_links(codes)
     return [
         Strip(top, codes[top : top + rows], right[top : top + rows], down[top : top + rows])
         for top in range(0, len(codes), rows)
@@ -198,6 +197,72 @@ def test_small_regions_join_the_neighbour_with_the_longest_border() -> None:
         assert regions.first.tolist()[1:] == [0, 3]
     alone = np.array([[255, 5, 255]], np.uint8)
     assert draw(alone, 1, minimum=3)[0].code.tolist()[1:] == [5]
+
+
+def two_fields(side: int = 40) -> tuple[Codes, Codes]:
+    """One class all over, a boundary line from top to bottom with a gap, and a nodata corner."""
+    codes, boundary = np.ones((side, side), np.uint8), np.zeros((side, side), np.uint8)
+    codes[:3, :3] = 255
+    boundary[:, side // 2 - 1 : side // 2 + 1] = 220
+    boundary[side // 2 : side // 2 + 2] = 0
+    return codes, boundary
+
+
+def test_a_boundary_with_a_gap_still_parts_two_fields_of_one_class(tmp_path: Path) -> None:
+    codes, boundary = two_fields()
+    path = write_map(tmp_path / "map.tif", codes)
+    write_map(tmp_path / "map.boundary.tif", boundary)
+    plain = {"simplify_m": 0.0}
+    columns, polygons = read(vectorize(path, tmp_path / "a.gpkg", ParcelOptions(**plain)).out)
+    assert sorted(columns["n_px"].tolist()) == [791, 800]
+    assert columns["n_px"].sum() == (codes != 255).sum()
+    assert overlap(polygons) == 0
+    off = ParcelOptions(**plain, boundaries=Boundaries(use=False))
+    columns, _ = read(vectorize(path, tmp_path / "b.gpkg", off).out)
+    assert columns["n_px"].tolist() == [1591]
+
+
+def test_a_class_that_is_all_boundary_stays_one_parcel() -> None:
+    codes = np.array([[1, 1, 1], [2, 2, 2], [1, 1, 1]], np.uint8)
+    right, down = field_links(codes, np.full((3, 3), 250, np.uint8))
+    assert right.all()
+    assert not down.any()
+
+
+@given(seed=st.integers(0, 1000), rows=st.integers(1, 12))
+@settings(max_examples=20)
+def test_fields_do_not_depend_on_the_strips(seed: int, rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = fields(48, seed)
+    boundary = (rng.random((48, 48)) ** 2 * 250).astype(np.uint8)
+    boundary[rng.random((48, 48)) < 0.05] = 255
+    right, down = field_links(codes, boundary)
+    for top in range(0, 48, rows):
+        first, end = max(0, top - REACH), min(48, top + rows + REACH)
+        part = field_links(codes[first:end], boundary[first:end])
+        inner = slice(top - first, min(48, top + rows) - first)
+        assert (part[0][inner] == right[top : top + rows]).all()
+        assert (part[1][inner] == down[top : top + rows]).all()
+
+
+def test_the_parcels_of_fields_do_not_depend_on_the_strips(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    codes = fields(60)
+    path = write_map(tmp_path / "map.tif", codes)
+    edges = np.where(rng.random((60, 60)) < 0.15, 240, 20).astype(np.uint8)
+    edge = write_map(tmp_path / "elsewhere.tif", edges)
+    drawn = []
+    for rows in (60, 9):
+        options = ParcelOptions(
+            min_area_m2=40, boundaries=Boundaries(path=edge), overwrite=True, strip_rows=rows
+        )
+        drawn.append(read(vectorize(path, tmp_path / "p.gpkg", options).out))
+    (one, first), (other, second) = drawn
+    assert one["id"].tolist() == other["id"].tolist()
+    assert one["n_px"].sum() == (codes != 255).sum()
+    assert shapely.to_wkb(first).tolist() == shapely.to_wkb(second).tolist()
+    assert shapely.is_valid(first).all()
+    assert overlap(first) < 1e-6
 
 
 def test_the_fields_say_what_the_rasters_beside_the_map_say(tmp_path: Path) -> None:

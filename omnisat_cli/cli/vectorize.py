@@ -42,6 +42,16 @@ def vectorize(
         str | None,
         typer.Option(metavar="ID|FILE", help="Names and colours, if not those of the map."),
     ] = None,
+    boundary: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Parcel boundaries, 0 to 250; default: MAP.boundary.tif where it is.",
+        ),
+    ] = None,
+    no_boundary: Annotated[
+        bool, typer.Option("--no-boundary", help="One parcel a connected region of a class.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
@@ -49,18 +59,29 @@ def vectorize(
     verbose: Verbose = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a class map into parcels: one polygon a region, without gaps or overlaps."""
+    """Turn a class map into parcels: one polygon a field, without gaps or overlaps."""
     set_up_logging(verbose, quiet)
+    if boundary is not None and no_boundary:
+        raise JobError(f"--boundary {boundary} and --no-boundary contradict each other; use one")
+    from omnisat_cli.outputs.parcels.source import Boundaries
     from omnisat_cli.outputs.parcels.vectorize import ParcelOptions
     from omnisat_cli.outputs.parcels.vectorize import vectorize as run
 
-    report = run(path, out, ParcelOptions(simplify, square_metres(min_area), legend, overwrite))
+    options = ParcelOptions(
+        simplify_m=simplify,
+        min_area_m2=square_metres(min_area),
+        legend=legend,
+        overwrite=overwrite,
+        boundaries=Boundaries(not no_boundary, boundary),
+    )
+    report = run(path, out, options)
     if as_json:
         say_json(
             {
                 "out": str(report.out),
                 "parcels": report.parcels,
                 "simplify_m": report.simplify_m,
+                "boundary": None if report.boundary is None else str(report.boundary),
                 "classes": [
                     {"name": name, "parcels": parcels, "hectares": area}
                     for name, parcels, area in report.by_class

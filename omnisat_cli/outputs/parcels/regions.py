@@ -98,6 +98,14 @@ class Regions:
         return len(self.code) - 1
 
 
+def class_links(codes: NDArray[np.uint8]) -> tuple[Mask, Mask]:
+    """Return `Strip.right` and `Strip.down` of regions that are told apart by class alone."""
+    real = codes != NODATA
+    down = np.zeros(codes.shape, bool)
+    down[1:] = (codes[1:] == codes[:-1]) & real[1:]
+    return (codes[:, 1:] == codes[:, :-1]) & real[:, 1:], down
+
+
 def label_strip(strip: Strip) -> Labels:
     """Number the connected regions of a strip.
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from omnisat_cli.errors import AlignmentError, SourceError
 from omnisat_cli.outputs.legend import NODATA
-from omnisat_cli.outputs.parcels.regions import Strip
+from omnisat_cli.outputs.parcels.fields import REACH, field_links
+from omnisat_cli.outputs.parcels.regions import Strip, class_links
 from omnisat_cli.outputs.parcels.simplify import Pixel
 from omnisat_cli.sources.safe import open_raster
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
+
+    from omnisat_cli.outputs.parcels.regions import Mask
 
 MEASURES = ("confidence", "validity")
 _STRIP_PIXELS = 2**21
@@ -37,12 +40,15 @@ class ClassMap:
         dataset: The map.
         measures: Rasters of the same grid by name.
         pixel: Size of a pixel in metres.
+        boundary: Probability of parcel boundaries on the same grid; None to tell regions apart by
+            class alone.
     """
 
     path: Path
     dataset: DatasetReader
     measures: dict[str, DatasetReader]
     pixel: Pixel
+    boundary: DatasetReader | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,21 +73,24 @@ class ClassMap:
         """
         height, width = self.shape
         rows = rows or max(_LEAST_ROWS, _STRIP_PIXELS // width)
-        above = np.full(width, NODATA, np.uint8)
+        named = self.measures if measures else {}
         for top in range(0, height, rows):
             count = min(rows, height - top)
-            codes = self._codes(top, count)
-            real = codes != NODATA
-            down = np.vstack([above, codes[:-1]]) == codes
-            named = self.measures if measures else {}
-            yield Strip(
-                top=top,
-                codes=codes,
-                right=(codes[:, 1:] == codes[:, :-1]) & real[:, 1:],
-                down=down & real,
-                measures={n: _read(file, top, count) for n, file in named.items()},
-            )
-            above = codes[-1]
+            codes, right, down = self._linked(top, count)
+            beside = {name: _read(file, top, count) for name, file in named.items()}
+            yield Strip(top, codes, right, down, beside)
+
+    def _linked(self, top: int, count: int) -> tuple[NDArray[np.uint8], Mask, Mask]:
+        """Read rows, and say which of their pixels belong to one region."""
+        halo = 1 if self.boundary is None else REACH
+        first, end = max(0, top - halo), min(self.shape[0], top + count + halo)
+        codes = self._codes(first, end - first)
+        if self.boundary is None:
+            right, down = class_links(codes)
+        else:
+            right, down = field_links(codes, _read(self.boundary, first, end - first))
+        rows = slice(top - first, top - first + count)
+        return codes[rows], right[rows], down[rows]
 
     def _codes(self, top: int, rows: int) -> NDArray[np.uint8]:
         values = _read(self.dataset, top, rows)
@@ -99,9 +108,31 @@ class ClassMap:
         return codes
 
 
+@dataclass(frozen=True, slots=True)
+class Boundaries:
+    """Which parcel boundaries to use.
+
+    Attributes:
+        use: Whether to use any.
+        path: Raster; None = the one beside the map, if there is one.
+    """
+
+    use: bool = True
+    path: Path | None = None
+
+    def find(self, path: Path) -> Path | None:
+        """Return the raster for a class map."""
+        beside = path.with_name(f"{path.stem}.boundary{path.suffix}")
+        return None if not self.use else self.path or (beside if beside.exists() else None)
+
+
 @contextmanager
-def open_map(path: Path) -> Iterator[ClassMap]:
+def open_map(path: Path, boundaries: Boundaries) -> Iterator[ClassMap]:
     """Open a class map with its confidence and validity, where they lie beside it.
+
+    Args:
+        path: The map.
+        boundaries: Which parcel boundaries to use.
 
     Raises:
         SourceError: If it is no raster of class codes.
@@ -111,23 +142,27 @@ def open_map(path: Path) -> Iterator[ClassMap]:
         dataset = stack.enter_context(open_raster(path))
         _check_values(dataset, path)
         pixel = _pixel(dataset, path)
-        measures = {}
-        for name in MEASURES:
-            beside = path.with_name(f"{path.stem}.{name}{path.suffix}")
-            if beside.exists():
-                file = stack.enter_context(open_raster(beside))
-                _check_values(file, beside)
-                _check_same_grid(dataset, file, beside)
-                measures[name] = file
-        yield ClassMap(path, dataset, measures, pixel)
+        paths = {name: path.with_name(f"{path.stem}.{name}{path.suffix}") for name in MEASURES}
+        beside = {name: place for name, place in paths.items() if place.exists()}
+        edges = boundaries.find(path)
+        if edges is not None:
+            beside["boundary"] = edges
+        files = {}
+        for name, place in beside.items():
+            files[name] = stack.enter_context(open_raster(place))
+            _check_values(files[name], place, only="uint8")
+            _check_same_grid(dataset, files[name], place)
+        boundary = files.pop("boundary", None)
+        yield ClassMap(path, dataset, files, pixel, boundary)
 
 
-def _check_values(dataset: DatasetReader, path: Path) -> None:
+def _check_values(dataset: DatasetReader, path: Path, only: str | None = None) -> None:
     kind = dataset.dtypes[0]
-    if dataset.count != 1 or not np.issubdtype(np.dtype(kind), np.integer):
+    fits = kind == only if only else np.issubdtype(np.dtype(kind), np.integer)
+    if dataset.count != 1 or not fits:
         raise SourceError(
             f"{path}: has {dataset.count} band(s) of type {kind}; "
-            "a raster of one band of whole numbers is needed"
+            f"a raster of one band of {only or 'whole numbers'} is needed"
         )
 
 

@@ -7,7 +7,7 @@ held is a table of some numbers a region and the outlines that the strips so far
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from omnisat_cli.outputs import disk
 from omnisat_cli.outputs.parcels.faces import PolygonBuilder
 from omnisat_cli.outputs.parcels.names import Origin, find_names, numbered, read_origin
 from omnisat_cli.outputs.parcels.regions import Census
-from omnisat_cli.outputs.parcels.source import MEASURES, ClassMap, open_map
+from omnisat_cli.outputs.parcels.source import MEASURES, Boundaries, ClassMap, open_map
 from omnisat_cli.outputs.parcels.writer import check_parcel_output, parcel_file
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class ParcelOptions:
         min_area_m2: Smaller regions join the neighbour with the longest common border.
         legend: Id of a shipped legend or path of a legend file; None = what the map says.
         overwrite: Replace an existing file.
+        boundaries: Parcel boundaries that tell neighbours of one class apart.
         strip_rows: Rows held at a time; the parcels do not depend on it.
     """
 
@@ -52,6 +53,7 @@ class ParcelOptions:
     min_area_m2: float = 0.0
     legend: str | None = None
     overwrite: bool = False
+    boundaries: Boundaries = field(default_factory=Boundaries)
     strip_rows: int | None = None
 
     def __post_init__(self) -> None:
@@ -70,6 +72,7 @@ class ParcelReport:
         by_class: (name, parcels, hectares of pixels) of the classes that occur.
         simplify_m: Tolerance that was used, in metres.
         named: Whether the map or a legend names the classes.
+        boundary: The raster that told neighbours of one class apart, if any.
     """
 
     out: Path
@@ -77,6 +80,7 @@ class ParcelReport:
     by_class: tuple[tuple[str, int, float], ...]
     simplify_m: float
     named: bool
+    boundary: Path | None = None
 
 
 def vectorize(path: Path, out: Path, options: ParcelOptions = ParcelOptions()) -> ParcelReport:
@@ -92,7 +96,7 @@ def vectorize(path: Path, out: Path, options: ParcelOptions = ParcelOptions()) -
     """
     check_parcel_output(out, overwrite=options.overwrite)
     origin = read_origin(path)
-    with open_map(path) as source:
+    with open_map(path, options.boundaries) as source:
         names = find_names(source.dataset, path, origin, options.legend)
         regions = _census(source, options)
         codes = np.unique(regions.code[1:]).tolist()
@@ -113,9 +117,9 @@ def vectorize(path: Path, out: Path, options: ParcelOptions = ParcelOptions()) -
                     _columns(source, (numbers, polygons), regions, classes)
                     | _constants(origin, len(numbers)),
                 )
-        return ParcelReport(
-            out, regions.count, _by_class(source, regions, classes), tolerance, names is not None
-        )
+        rows = _by_class(source, regions, classes)
+        boundary = options.boundaries.find(path)
+        return ParcelReport(out, regions.count, rows, tolerance, names is not None, boundary)
 
 
 def _census(source: ClassMap, options: ParcelOptions) -> Regions:

@@ -17,6 +17,11 @@ from omnisat_cli.networks.anysat import AnySat, Features
 from omnisat_cli.networks.anysat_config import SENSORS, AnySatConfig, Sensor, hub_config
 from omnisat_cli.networks.anysat_encoders import cells_to_raster, position_code
 from omnisat_cli.networks.anysat_heads import MapHead
+from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
+from omnisat_cli.networks.fold import fold_for_inference
+from omnisat_cli.networks.image import as_patches, cut_patches
+from omnisat_cli.networks.seam import PatchLocal, WindowBased
+from omnisat_cli.networks.table import build_network
 
 NAMES = ("aerial", "naip", "s2", "s1", "l7", "modis")
 SMALL = AnySatConfig(64, 1, 2, sensors=tuple(SENSORS[name] for name in NAMES))
@@ -279,3 +284,85 @@ def test_a_head_gives_each_cell_all_its_pixels(order: str) -> None:
     one = head.mlp(cells[0, 1, 2])
     one = one.view(2, 2, 3).permute(2, 0, 1) if order == "pixel" else one.view(3, 2, 2)
     torch.testing.assert_close(logits[0, :, 2:4, 4:6], one)
+
+
+LOCAL = replace(SMALL, sensors=tuple(SENSORS[name] for name in ("aerial", "s2")))
+MAPPER = AnySatSegmenterConfig(
+    LOCAL, 5, patch_m=20, grid=(3, 3), coarse_side=2, fine_sensor="aerial", fine_pixels=2
+)
+
+
+def mapped(
+    network: AnySatSegmenter, present: Mapping[str, Tensor], *, fine_output: bool
+) -> tuple[Tensor, Tensor]:
+    """Encode patch by patch, fuse and decode one window; the fused tokens and the logits."""
+    pixels = window("aerial", "s2")
+    series = cut_patches(pixels["s2"], 2).transpose(0, 1).flatten(0, 1)
+    every = torch.ones(9, 3, dtype=torch.bool)
+    encoded = {
+        "aerial": network.encode_image("aerial", as_patches(pixels["aerial"], 100)),
+        "s2": network.encode_series("s2", series, DAYS, every),
+    }
+    fused = network.fuse({n: e.tokens.unsqueeze(0) for n, e in encoded.items()}, present)
+    fine = {n: e.fine.unsqueeze(0) for n, e in encoded.items() if e.fine is not None}
+    assert list(fine) == ["aerial"]
+    dense = network.decode(fused, fine, present, fine_output=fine_output)
+    assert dense.boundary is None
+    return fused, dense.logits
+
+
+@torch.inference_mode()
+def test_the_mapper_is_patch_local_and_gives_what_the_whole_window_gives() -> None:
+    network = build_network("anysat", json.loads(json.dumps(MAPPER.to_dict())))
+    assert isinstance(network, AnySatSegmenter)
+    assert network.config == MAPPER
+    assert isinstance(network, PatchLocal)
+    assert not isinstance(network, WindowBased)
+    shaken(network)
+    everywhere = {name: torch.ones(1, 9, dtype=torch.bool) for name in ("aerial", "s2")}
+    fused, logits = mapped(network, everywhere, fine_output=True)
+    whole = features(network.encoder, window("aerial", "s2"), patch_m=20, keep="aerial")
+    torch.testing.assert_close(fused, whole.tokens, atol=1e-5, rtol=1e-5)
+    assert network.fine is not None
+    expected = network.fine(whole.dense("aerial"))
+    assert logits.shape == (1, 5, 60, 60)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    _, coarse = mapped(network, everywhere, fine_output=False)
+    torch.testing.assert_close(coarse, network.coarse(whole.patch), atol=1e-5, rtol=1e-5)
+    folded = fold_for_inference(network)
+    assert isinstance(folded, AnySatSegmenter)
+    torch.testing.assert_close(mapped(folded, everywhere, fine_output=True)[1], logits)
+
+
+@torch.inference_mode()
+def test_the_mapper_repeats_coarse_logits_where_the_fine_sensor_is_absent() -> None:
+    network = shaken(AnySatSegmenter(MAPPER))
+    assert isinstance(network, AnySatSegmenter)
+    present = {name: torch.ones(1, 9, dtype=torch.bool) for name in ("aerial", "s2")}
+    present["aerial"][0, 4] = False
+    _, fine = mapped(network, present, fine_output=True)
+    _, coarse = mapped(network, present, fine_output=False)
+    repeated = coarse.repeat_interleave(10, 2).repeat_interleave(10, 3)
+    torch.testing.assert_close(fine[..., 20:40, 20:40], repeated[..., 20:40, 20:40])
+    assert not torch.allclose(fine[..., :20, :20], repeated[..., :20, :20], atol=1e-2)
+    nowhere = {**present, "aerial": torch.zeros(1, 9, dtype=torch.bool)}
+    _, only = mapped(network, nowhere, fine_output=False)
+    alone = features(network.encoder, {"s2": window("aerial", "s2")["s2"]}, patch_m=20)
+    torch.testing.assert_close(only, network.coarse(alone.patch), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": 0}, "above 0"),
+        ({"patch_m": 15}, "multiple of 10 m"),
+        ({"coarse_side": 3}, "20 fine pixels along a patch are no whole multiple of 3"),
+        ({"fine_sensor": "spot"}, "no 'spot'"),
+        ({"encoder": SMALL.to_dict(), "patch_m": 30}, "modis has one pixel a window"),
+        ({"encoder": 3}, "'encoder' must be a table"),
+        ({"clases": 3}, "unknown clases"),
+    ],
+)
+def test_impossible_mappers_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AnySatSegmenterConfig.from_dict({**MAPPER.to_dict(), **change})

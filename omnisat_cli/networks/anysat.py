@@ -221,6 +221,34 @@ class AnySat(nn.Module):
         projector = self.get_submodule(f"projector_{name}")
         return self._spatial(name, projector(pixels, days, valid))
 
+    def encode(
+        self,
+        name: str,
+        pixels: Tensor,
+        days: Tensor | None = None,
+        valid: Tensor | None = None,
+        *,
+        kept: bool = True,
+    ) -> Patches:
+        """Encode many patches of any sensor, a slice at a time without autograd.
+
+        Args:
+            name: Sensor.
+            pixels: (N, C, p, p) image or (N, T, C, p, p) series.
+            days: (T,) or (N, T) for a series.
+            valid: (N, T) or (N, T, p, p) bool for a series; None takes everything.
+            kept: Return the sub-patch vectors; none of them otherwise.
+        """
+        done: list[Patches] = []
+        for part in self._parts(pixels):
+            if days is None:
+                done.append(self.encode_image(name, pixels[part]))
+                continue
+            own = days if days.dim() == 1 else days[part]
+            flags = None if valid is None else valid[part]
+            done.append(self.encode_series(name, pixels[part], own, flags))
+        return _join(done, kept=kept)
+
     def fuse(
         self,
         tokens: Mapping[str, Tensor],
@@ -334,23 +362,15 @@ class AnySat(nn.Module):
         cut = cut_patches(value, px).transpose(0, 1)  # (B, P, ..., p, p)
         P = cut.shape[1]
         rows = cut.flatten(0, 1)
-        done: list[Patches] = []
-        if sensor.kind == "image":
-            done = [self.encode_image(sensor.name, rows[part]) for part in self._parts(rows)]
-            return _join(done, kept=kept)
-        if days is None:
+        if sensor.kind == "series" and days is None:
             raise ValueError(f"{sensor.name}: a series needs the days of its dates")
-        if days.dim() == 2:
+        if days is not None and days.dim() == 2:
             days = days.repeat_interleave(P, 0)
         if valid is not None and valid.dim() == 4:
             valid = cut_patches(valid.unsqueeze(2), px).transpose(0, 1).squeeze(3).flatten(0, 1)
         elif valid is not None:
             valid = valid.repeat_interleave(P, 0)
-        for part in self._parts(rows):
-            own = days if days.dim() == 1 else days[part]
-            flags = None if valid is None else valid[part]
-            done.append(self.encode_series(sensor.name, rows[part], own, flags))
-        return _join(done, kept=kept)
+        return self.encode(sensor.name, rows, days, valid, kept=kept)
 
     def _parts(self, rows: Tensor) -> Iterator[slice]:
         """Slice patches so that what lies between two layers stays small without autograd."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter
 from omnisat_cli.networks.image import ImageEncoder, ImageFeatures, ResidualBlock, pool
 from omnisat_cli.networks.omnisat import OmniSat
 from omnisat_cli.networks.seam import Dense, Encoded
@@ -39,7 +40,8 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
     """Rearrange a trained network for inference.
 
     Args:
-        network: An `OmniSatSegmenter`, `OmniSat`, `UNet` or `UTAE`; it is not changed.
+        network: An `OmniSatSegmenter`, `OmniSat`, `AnySatSegmenter`, `UNet` or `UTAE`; it is
+            not changed.
 
     Returns:
         A network with the same interface whose results differ by rounding only. It cannot be
@@ -52,6 +54,8 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
         return FoldedSegmenter(network).eval()
     if isinstance(network, OmniSat):
         return _fold_encoders(network).eval()
+    if isinstance(network, AnySatSegmenter):  # no batch-norms: nothing to fold
+        return copy.deepcopy(network).requires_grad_(False).eval()
     if isinstance(network, UNet):
         return _fold_unet(network).eval()
     if isinstance(network, UTAE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
 from omnisat_cli.networks.segmenter import OmniSatSegmenter, SegmenterConfig
 from omnisat_cli.networks.unet import UNet, UNetConfig
 from omnisat_cli.networks.utae import UTAE, UtaeConfig
@@ -19,6 +20,7 @@ NETWORKS: Mapping[str, Callable[[Mapping[str, object]], nn.Module]] = MappingPro
         "omnisat": lambda plain: OmniSatSegmenter(SegmenterConfig.from_dict(plain)),
         "unet": lambda plain: UNet(UNetConfig.from_dict(plain)),
         "utae": lambda plain: UTAE(UtaeConfig.from_dict(plain)),
+        "anysat": lambda plain: AnySatSegmenter(AnySatSegmenterConfig.from_dict(plain)),
     }
 )
 

@@ -1,0 +1,179 @@
+"""AnySat with heads for maps, behind the patch-local seam of the engine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from omnisat_cli.networks.anysat import AnySat, Grid
+from omnisat_cli.networks.anysat_config import AnySatConfig
+from omnisat_cli.networks.anysat_encoders import cells_to_raster
+from omnisat_cli.networks.anysat_heads import MapHead
+from omnisat_cli.networks.configs import build
+from omnisat_cli.networks.seam import Dense, Encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from omnisat_cli.networks.anysat import Patches
+
+
+@dataclass(frozen=True, slots=True)
+class AnySatSegmenterConfig:
+    """An AnySat that maps classes.
+
+    Attributes:
+        encoder: The AnySat.
+        classes: Classes of the map.
+        patch_m: Side of a patch, metres, a multiple of 10.
+        grid: Rows and columns of patches of a window.
+        coarse_side: Pixels of the coarse output along a patch.
+        fine_sensor: Sensor whose sub-patches give the fine output; None for coarse output only.
+        fine_pixels: Pixels of the fine output along one of its sub-patches.
+    """
+
+    encoder: AnySatConfig
+    classes: int
+    patch_m: int = 10
+    grid: Grid = (16, 16)
+    coarse_side: int = 1
+    fine_sensor: str | None = None
+    fine_pixels: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no window can have."""
+        object.__setattr__(self, "grid", (int(self.grid[0]), int(self.grid[1])))
+        sizes = (self.classes, self.coarse_side, self.fine_pixels, *self.grid)
+        if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in sizes):
+            raise ValueError(f"classes, grid and pixels must be above 0, found {sizes}")
+        for sensor in self.encoder.sensors:
+            if sensor.whole_window:
+                raise ValueError(
+                    f"{sensor.name} has one pixel a window and no patches; leave it out of a map"
+                )
+            sensor.patch_side(self.patch_m, self.encoder.behaviour)
+        if self.fine_sensor is not None:
+            self.encoder.sensor(self.fine_sensor)
+        if self.fine_side % self.coarse_side:
+            raise ValueError(
+                f"{self.fine_side} fine pixels along a patch are no whole multiple of "
+                f"{self.coarse_side} coarse ones"
+            )
+
+    @property
+    def fine_side(self) -> int:
+        """Pixels along a patch at the finest output."""
+        if self.fine_sensor is None:
+            return self.coarse_side
+        sensor = self.encoder.sensor(self.fine_sensor)
+        return sensor.patch_side(self.patch_m, self.encoder.behaviour) * self.fine_pixels
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        return {**asdict(self), "encoder": self.encoder.to_dict()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, object]) -> AnySatSegmenterConfig:
+        """Rebuild from `to_dict`.
+
+        Raises:
+            ValueError: If a key is unknown or missing, or a value has the wrong type or range.
+        """
+        encoder = plain.get("encoder")
+        if not isinstance(encoder, dict):
+            raise ValueError(f"'encoder' must be a table, found {encoder!r}")
+        return build(cls, {**plain, "encoder": AnySatConfig.from_dict(encoder)})
+
+
+class AnySatSegmenter(nn.Module):
+    """Encoder and heads behind the `PatchLocal` interface.
+
+    Args:
+        config: Everything needed to build the network again.
+    """
+
+    def __init__(self, config: AnySatSegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.encoder.width
+        self.encoder = AnySat(config.encoder)
+        self.coarse = MapHead(width, config.classes, config.coarse_side, "class")
+        self.fine = (
+            None
+            if config.fine_sensor is None
+            else MapHead(2 * width, config.classes, config.fine_pixels)
+        )
+
+    def encode_image(self, name: str, pixels: Tensor) -> Encoded:
+        """Encode image patches; see `PatchLocal.encode_image`."""
+        kept = name == self.config.fine_sensor
+        return self._encoded(name, self.encoder.encode(name, pixels, kept=kept))
+
+    def encode_series(self, name: str, pixels: Tensor, days: Tensor, valid: Tensor) -> Encoded:
+        """Encode series of patches; see `PatchLocal.encode_series`."""
+        kept = name == self.config.fine_sensor
+        return self._encoded(name, self.encoder.encode(name, pixels, days, valid, kept=kept))
+
+    def fuse(
+        self,
+        tokens: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        *,
+        grid: Grid | None = None,
+    ) -> Tensor:
+        """Fuse windows; see `PatchLocal.fuse`. `grid` when the window is not the configured one."""
+        grid = grid or self.config.grid
+        names = [name for name in tokens if bool(present[name].any())] or list(tokens)[:1]
+        masks = {name: present[name] for name in names if not bool(present[name].all())}
+        given = {name: tokens[name] for name in names}
+        return self.encoder.fuse(given, grid, self.config.patch_m, masks)
+
+    def decode(
+        self,
+        fused: Tensor,
+        fine: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        *,
+        fine_output: bool,
+        grid: Grid | None = None,
+    ) -> Dense:
+        """Turn fused windows into logits; see `PatchLocal.decode`."""
+        patches = torch.unflatten(fused[:, 1:], 1, grid or self.config.grid)  # (B, h, w, D)
+        coarse: Tensor = self.coarse(patches)
+        if not fine_output:
+            return Dense(coarse)
+        times = self.config.fine_side // self.config.coarse_side
+        coarse = coarse.repeat_interleave(times, 2).repeat_interleave(times, 3)
+        name = self.config.fine_sensor
+        if name is None or name not in fine:
+            return Dense(coarse)
+        return Dense(self._fine_logits(patches, fine[name], present[name], coarse))
+
+    def _fine_logits(
+        self, patches: Tensor, fine: Tensor, present: Tensor, coarse: Tensor
+    ) -> Tensor:
+        """Replace coarse logits (B, K, H, W) where patches have sub-patches (B, P, D, f, f)."""
+        assert self.fine is not None
+        rows, cols = patches.shape[1:3]
+        side = fine.shape[-1]
+        cells = torch.unflatten(fine, 1, (rows, cols)).permute(0, 1, 4, 2, 5, 3)
+        cells = cells.flatten(3, 4).flatten(1, 2)  # (B, rows * f, cols * f, D)
+        own = patches.repeat_interleave(side, 1).repeat_interleave(side, 2)
+        logits: Tensor = self.fine(torch.cat([own, cells], dim=-1))
+        if bool(present.all()):
+            return logits
+        where = torch.unflatten(present, 1, (rows, cols))
+        times = self.config.fine_side
+        where = where.repeat_interleave(times, 1).repeat_interleave(times, 2)
+        return torch.where(where.unsqueeze(1), logits, coarse)
+
+    def _encoded(self, name: str, patches: Patches) -> Encoded:
+        if name != self.config.fine_sensor:
+            return Encoded(patches.tokens)
+        sensor = self.config.encoder.sensor(name)
+        fine = cells_to_raster(patches.fine, sensor.cell_side).transpose(1, 2)  # (N, D, S)
+        side = round(fine.shape[2] ** 0.5)
+        return Encoded(patches.tokens, torch.unflatten(fine, 2, (side, side)))

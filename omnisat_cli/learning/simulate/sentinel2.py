@@ -129,6 +129,7 @@ def observe(
     classes = np.empty((len(clear), *pixels.shape), np.uint8)
     roofs = parts.mix(np.isin(land.cover, ROOFS).astype(np.float32))
     water = parts.mix((land.classes == 3).astype(np.float32))
+    fooled = (roofs > 0.55) & (white(seed, 405, pixels.rows, pixels.cols) < 0.12)
     for t in range(len(clear)):
         cloud, veil, shade = _weather(seed, pixels, year, t)
         ground = clear[t] * float(year.gain[t]) * (1 + 0.02 * smooth(seed, 411 + t, pixels, 900.0))
@@ -143,7 +144,8 @@ def observe(
         classes[t] = _classify(seed, pixels, ground, (cloud, veil, shade), t)
         plain = (classes[t] == VEGETATION) | (classes[t] == BARE)
         classes[t][plain & (water > 0.6)] = WATER
-        classes[t][plain & (roofs > 0.55) & (white(seed, 405, pixels.rows, pixels.cols) < 0.12)] = 8
+        often = white(seed, 1411 + t, pixels.rows, pixels.cols) < 0.8  # by the light of the day
+        classes[t][plain & fooled & often] = 8
     return series, classes
 
 

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_runs import omnisat
-from test_outputs_parcels import fields, write_map
+from cli_runs import omnisat, write_tiny_scene
+from test_outputs_parcels import feature_count, fields, write_map
 
 from omnisat_cli.cli.vectorize import square_metres
 from omnisat_cli.errors import Exit, JobError
@@ -48,6 +48,22 @@ def test_wrong_requests_end_with_their_codes(tmp_path: Path) -> None:
     both = omnisat("vectorize", path, "-o", tmp_path / "p.fgb", "--no-boundary", "--boundary", path)
     assert both.code == Exit.USAGE
     assert omnisat("vectorize", tmp_path / "none.tif", "-o", tmp_path / "p.fgb").code == 3
+
+
+def test_predict_draws_parcels_with_the_boundary_of_its_model(tmp_path: Path) -> None:
+    scene = write_tiny_scene(tmp_path)
+    out, parcels = tmp_path / "out" / "map.tif", tmp_path / "out" / "parcels.gpkg"
+    words = ("--aerial", scene.aerial, "--s2", scene.s2)
+    refused = scene.predict(out, *words, "--parcels", tmp_path / "parcels.shp")
+    assert refused.code == Exit.USAGE
+    assert not out.parent.exists()
+    done = scene.predict(out, *words, "--parcels", parcels, "--json")
+    assert done.code == Exit.COMPLETE, done.err
+    said = json.loads(done.out)["parcels"]
+    assert said["boundary"] == str(tmp_path / "out" / "map.boundary.tif")
+    assert said["parcels"] == feature_count(parcels) > 0
+    assert omnisat("vectorize", out, "-o", tmp_path / "again.gpkg").code == Exit.COMPLETE
+    assert feature_count(tmp_path / "again.gpkg") == said["parcels"]
 
 
 def test_areas_have_units() -> None:

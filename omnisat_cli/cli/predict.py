@@ -149,6 +149,10 @@ def predict(
     on_error: Annotated[opt.Trouble, _flag("Ground that cannot be read.")] = opt.Trouble.FAIL,
     probabilities: Annotated[bool, _flag("Also a raster a class.", "--probabilities")] = False,
     boundary: Annotated[bool, _flag("Also parcel boundaries.", "--boundary")] = False,
+    parcels: Annotated[
+        Path | None,
+        _flag("Also parcels: .gpkg, .fgb or .geojson; see `vectorize`.", metavar="FILE"),
+    ] = None,
     overwrite: Annotated[bool, _flag("Replace an existing output.", "--overwrite")] = False,
     resume: Annotated[bool, _flag("Go on with a run that was stopped.")] = True,
     redact_paths: Annotated[
@@ -175,6 +179,10 @@ def predict(
     """
     given: dict[str, object] = dict(locals())
     set_up_logging(verbose, quiet)
+    if parcels is not None:
+        from omnisat_cli.cli.vectorize import prepare_parcels
+
+        boundary |= prepare_parcels(parcels, model, overwrite=overwrite)
     job = Job(
         inputs=inputs_from(given, dates),
         model=model,
@@ -214,4 +222,9 @@ def predict(
             report = run(job, execution, progress, stop, delivery)
         finally:
             progress.close()
-    raise typer.Exit(show_result(report, as_json=as_json))
+    drawn = None
+    if parcels is not None and report.export is not None:
+        from omnisat_cli.cli.vectorize import draw_parcels
+
+        drawn = draw_parcels(out, parcels, model, overwrite=overwrite)
+    raise typer.Exit(show_result(report, drawn, as_json=as_json))

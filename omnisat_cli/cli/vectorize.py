@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from omnisat_cli.cli.console import note, say, say_json, set_up_logging
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose
 from omnisat_cli.cli.text import count, hectares
 from omnisat_cli.errors import JobError
+
+if TYPE_CHECKING:
+    from omnisat_cli.outputs.parcels.vectorize import ParcelReport
 
 _AREA = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(m2|m²|ha|)\s*")
 _SQUARE_METRES = 10_000
@@ -76,24 +79,38 @@ def vectorize(
     )
     report = run(path, out, options)
     if as_json:
-        say_json(
-            {
-                "out": str(report.out),
-                "parcels": report.parcels,
-                "simplify_m": report.simplify_m,
-                "boundary": None if report.boundary is None else str(report.boundary),
-                "classes": [
-                    {"name": name, "parcels": parcels, "hectares": area}
-                    for name, parcels, area in report.by_class
-                ],
-            }
-        )
+        from omnisat_cli.cli.result import plain_parcels
+
+        say_json(plain_parcels(report))
         return
     say(f"{report.out}  {count(report.parcels, 'parcel')}")
     for name, parcels, area in sorted(report.by_class, key=lambda row: -row[2]):
         say(f"  {name}  {count(parcels, 'parcel')}, {hectares(area)}")
     if not report.named:
         note("note: nothing names the classes of the map; --legend does")
+
+
+def prepare_parcels(out: Path, model: str, *, overwrite: bool) -> bool:
+    """Check before a map is made that its parcels can be written.
+
+    Returns:
+        Whether the model gives parcel boundaries.
+    """
+    from omnisat_cli.outputs.parcels.writer import check_parcel_output
+    from omnisat_cli.packs.registry import find_pack
+
+    check_parcel_output(out, overwrite=overwrite)
+    return find_pack(model).card.boundary
+
+
+def draw_parcels(path: Path, out: Path, model: str, *, overwrite: bool) -> "ParcelReport":
+    """Draw the parcels of a map that was just made, in the words of the legend of its model."""
+    from omnisat_cli.outputs.parcels.vectorize import ParcelOptions
+    from omnisat_cli.outputs.parcels.vectorize import vectorize as run
+    from omnisat_cli.packs.registry import LEGEND, find_pack
+
+    legend = str(find_pack(model).folder / LEGEND)
+    return run(path, out, ParcelOptions(legend=legend, overwrite=overwrite))
 
 
 def square_metres(text: str) -> float:

@@ -17,6 +17,18 @@ from omnisat_cli.networks.anysat import AnySat, Features
 from omnisat_cli.networks.anysat_config import SENSORS, AnySatConfig, Sensor, hub_config
 from omnisat_cli.networks.anysat_encoders import cells_to_raster, position_code
 from omnisat_cli.networks.anysat_heads import MapHead
+from omnisat_cli.networks.anysat_jepa import (
+    AnySatJepa,
+    JepaDraws,
+    JepaMasks,
+    JepaPredictor,
+    contrast_sensors,
+    follow,
+    half_dates,
+    jepa_loss,
+    jepa_targets,
+    teacher_momentum,
+)
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
 from omnisat_cli.networks.fold import fold_for_inference
 from omnisat_cli.networks.image import as_patches, cut_patches
@@ -366,3 +378,76 @@ def test_the_mapper_repeats_coarse_logits_where_the_fine_sensor_is_absent() -> N
 def test_impossible_mappers_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AnySatSegmenterConfig.from_dict({**MAPPER.to_dict(), **change})
+
+
+def test_the_predictor_has_the_published_entries(shared: Path) -> None:
+    table = shared / "design" / "state_dicts" / "anysat_base_predictor.tsv"
+    rows = [line.split("\t") for line in table.read_text().splitlines()[1:]]
+    published = {row[0]: json.loads(row[1]) for row in rows}
+    own = JepaPredictor(hub_config("base")).state_dict()
+    assert {key: list(value.shape) for key, value in own.items()} == published
+
+
+def jepa(network: AnySat) -> tuple[AnySatJepa, JepaMasks, JepaDraws]:
+    student = shaken(AnySatJepa(network, 1, 2))
+    assert isinstance(student, AnySatJepa)
+    masks = JepaMasks(
+        torch.tensor([[0, 1, 5, 7]]), (torch.tensor([[2, 3]]), torch.tensor([[8, 4]]))
+    )
+    generator = torch.Generator().manual_seed(4)
+    dates = {"s2": torch.rand(1, 3, generator=generator)}
+    return (
+        student,
+        masks,
+        JepaDraws(dates, torch.tensor([[0, 1, 1, 0]]), torch.rand(1, 8, generator=generator)),
+    )
+
+
+def test_a_pretraining_step_trains_every_part_that_it_uses() -> None:
+    student, masks, draws = jepa(small(sensors=LOCAL.sensors))
+    pixels, days = window("aerial", "s2"), {"s2": DAYS.expand(1, 3)}
+    step = student(pixels, days, masks, draws, patch_m=20)
+    targets = jepa_targets(small(sensors=LOCAL.sensors), pixels, days, masks.targets, patch_m=20)
+    assert step.predicted.shape == targets.shape == (2, 2, 64)
+    (jepa_loss(step.predicted, targets) + step.contrast).backward()
+    # The number written into holes is the official behaviour's.
+    missing = [name for name, value in student.named_parameters() if value.grad is None]
+    assert missing == ["encoder.projector_s2.pad_parameter"]
+
+
+@torch.inference_mode()
+def test_the_corrected_student_sees_only_its_context() -> None:
+    student, masks, draws = jepa(small(sensors=LOCAL.sensors))
+    pixels, days = window("aerial", "s2"), {"s2": DAYS.expand(1, 3)}
+    before = student(pixels, days, masks, draws, patch_m=20).predicted
+    pixels["aerial"][..., 100:200, 0:100] = 9.0  # patch 3, a target
+    pixels["s2"][..., 4:, 4:] = 9.0  # patch 8, a target
+    torch.testing.assert_close(student(pixels, days, masks, draws, patch_m=20).predicted, before)
+    pixels["aerial"][..., 200:, 100:200] = 9.0  # patch 7, in the context
+    pixels["s2"][..., 4:, 2:4] = 9.0
+    changed = student(pixels, days, masks, draws, patch_m=20).predicted
+    assert not torch.allclose(changed, before, atol=1e-4)
+
+
+def test_half_of_the_dates_stay_with_their_pixels() -> None:
+    days = torch.tensor([[1, 2, 3, 4, 5]])
+    series = days.float().view(1, 5, 1, 1, 1)
+    kept, numbers = half_dates(series, days, torch.tensor([[0.5, 0.1, 0.9, 0.7, 0.2]]))
+    assert numbers.tolist() == [[2, 5]]
+    assert kept.flatten().tolist() == [2.0, 5.0]
+    assert half_dates(series[:, :1], days[:, :1], torch.ones(1, 1))[1].tolist() == [[1]]
+
+
+def test_the_contrast_is_least_where_the_sensors_agree() -> None:
+    tokens = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))
+    agreeing = contrast_sensors([tokens, tokens])
+    assert float(agreeing) < float(contrast_sensors([tokens, tokens.roll(1, 1)]))
+
+
+def test_the_teacher_follows_ever_more_slowly() -> None:
+    teacher, student = MapHead(4, 2), MapHead(4, 2)
+    before, towards = teacher.mlp[1].weight.clone(), student.mlp[1].weight
+    follow(teacher, student, 0.75)
+    torch.testing.assert_close(teacher.mlp[1].weight, 0.75 * before + 0.25 * towards)
+    assert teacher_momentum(0, 100) == pytest.approx(0.996)
+    assert teacher_momentum(100, 100) == pytest.approx(1.0)

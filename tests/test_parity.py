@@ -24,6 +24,13 @@ from torch import Tensor, nn
 from omnisat_cli.networks.anysat import AnySat
 from omnisat_cli.networks.anysat_config import SENSORS, AnySatConfig, Behaviour, hub_config
 from omnisat_cli.networks.anysat_heads import MapHead, Order
+from omnisat_cli.networks.anysat_jepa import (
+    AnySatJepa,
+    JepaDraws,
+    JepaMasks,
+    jepa_loss,
+    jepa_targets,
+)
 from omnisat_cli.networks.configs import (
     ModalityConfig,
     OfficialSize,
@@ -612,10 +619,41 @@ def test_a_real_tile_gives_the_recorded_features(shared: Path, case: str) -> Non
     assert_close(found, extra.tensors[f"case/{case}/out"], about, "features")
 
 
+_JEPA_GROUPS = {"planted": "planted120", "tsaits": "treesat60"}
+
+
 @pytest.mark.skipif(not ANYSATS, reason=f"no AnySat fixtures in {PARITY}")
 @pytest.mark.parametrize(("name", "case"), _training_cases("jepa_"))
-def test_pretraining_steps_of_anysat_wait_for_their_part(name: str, case: str) -> None:
-    pytest.skip("the pretraining of AnySat is not part of the program yet")
+@torch.inference_mode()
+def test_recorded_draws_give_the_recorded_pretraining_step(name: str, case: str) -> None:
+    fixture = Fixture.load(name)
+    about = fixture.entry["training_path_cases"][case]
+    about = {**about, "group": _JEPA_GROUPS[about["dataset"]]}
+    teacher = _planted(fixture, about, "corrected")  # coarse sensors by their ground size
+    size = (about["predictor_depth"], about["predictor_heads"])
+    student = AnySatJepa(_planted(fixture, about, "corrected"), *size, recipe="official").eval()
+    weights = fixture.below(f"w_jepa/{case}/")
+    result = student.load_state_dict(weights, strict=False)
+    assert not result.unexpected_keys
+    assert all(key.startswith("encoder.") for key in result.missing_keys)
+    for key, value in teacher.state_dict().items():
+        drawn = rule_weight("parity-v1|anysat|micro|teacher", key, tuple(value.shape))
+        value.copy_(0.9 * value + 0.1 * drawn)
+    inputs, patch_m = AnySatInputs.of(fixture, about), 10 * about["scale"]
+    given = fixture.below(f"case/{case}/in/")
+    order = sorted(key for key in given if key.startswith("mask_pred_"))
+    masks = JepaMasks(given["mask_enc_0"], tuple(given[key] for key in order))
+    drawn = [value for _, value in sorted(fixture.below(f"case/{case}/draw/").items())]
+    dates = dict(zip(sorted(inputs.days), drawn, strict=False))
+    draws = JepaDraws(dates, drawn[-2], drawn[-1])
+    assert len(drawn) == len(dates) + 2
+    step = student(inputs.pixels, inputs.days, masks, draws, patch_m=patch_m)
+    targets = jepa_targets(teacher, inputs.pixels, inputs.days, masks.targets, patch_m=patch_m)
+    expected = fixture.below(f"case/{case}/out/")
+    assert_close(step.predicted, expected["predicted_tokens"], about, "predicted")
+    assert_close(targets, expected["target"], about, "targets")
+    assert_close(step.contrast, expected["contrastive_loss"], about, "contrast")
+    assert_close(jepa_loss(step.predicted, targets), expected["mse_loss"], about, "loss")
 
 
 WAITING = {

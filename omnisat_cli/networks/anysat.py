@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from omnisat_cli.networks.anysat_encoders import (
     Attention,
@@ -137,6 +138,15 @@ class _CrossAttention(nn.Module):
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
         return out
 
+    def restricted(self, context: Tensor, code: Tensor, buckets: Tensor) -> Tensor:
+        """Attend from some locations: codes (B, Q, D), buckets (B, Q, L), to (B, Q, D)."""
+        q = self._split(self.q_learned + code)
+        k, v = self._split(self.wk(context)), self._split(self.wv(context))
+        bias = self.rpe_k(q[:, :1]).gather(3, buckets.unsqueeze(1))  # (B, 1, Q, L)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
+        return out
+
     def _split(self, x: Tensor) -> Tensor:
         return torch.unflatten(x, 2, (self.heads, -1)).transpose(1, 2)  # (B, H, L, d)
 
@@ -156,6 +166,12 @@ class _Combiner(nn.Module):
     ) -> Tensor:
         """Fuse (B, L, D) into (B, 1 + P, D)."""
         x = self.attn(self.norm1(x), code, layout, present)
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
+
+    def restricted(self, x: Tensor, code: Tensor, buckets: Tensor) -> Tensor:
+        """Fuse (B, L, D) at some locations only; see `_CrossAttention.restricted`."""
+        x = self.attn.restricted(self.norm1(x), code, buckets)
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
@@ -296,6 +312,43 @@ class AnySat(nn.Module):
         layout = _key_layout(grid, len(local), 1 + len(whole), x.device)
         fused: Tensor = self.blocks[-1](x, code, layout, hidden)
         return fused
+
+    def fuse_restricted(self, x: Tensor, code: Tensor, buckets: Tensor) -> Tensor:
+        """Fuse a sequence at some locations only, for pretraining.
+
+        Args:
+            x: (B, L, D) tokens with their positions, the class token first.
+            code: (B, Q, D) position codes of the queries.
+            buckets: (B, Q, L) int64 relative buckets of queries and tokens.
+
+        Returns:
+            (B, Q, D).
+        """
+        for block in self.blocks[:-1]:
+            x = block(x)
+        combiner = self.blocks[-1]
+        assert isinstance(combiner, _Combiner)
+        return combiner.restricted(x, code, buckets)
+
+    def window_tokens(
+        self,
+        pixels: Mapping[str, Tensor],
+        days: Mapping[str, Tensor],
+        *,
+        patch_m: int,
+    ) -> tuple[dict[str, Tensor], Grid]:
+        """Encode windows without fusing: sensor to (B, P, D), and the grid of patches."""
+        check_ground({name: value.shape for name, value in pixels.items()}, self.config)
+        tokens: dict[str, Tensor] = {}
+        grid: Grid = (0, 0)
+        for name, value in pixels.items():
+            sensor = self.config.sensor(name)
+            px = sensor.patch_side(patch_m, self.config.behaviour) * sensor.subpatch_px
+            patches = self._encode_window(sensor, value, days.get(name), None, px, kept=False)
+            tokens[name] = torch.unflatten(patches.tokens, 0, (value.shape[0], -1))
+            if not sensor.whole_window:
+                grid = (value.shape[-2] // px, value.shape[-1] // px)
+        return tokens, grid
 
     def forward(
         self,

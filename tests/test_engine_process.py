@@ -81,6 +81,16 @@ def test_with_a_network_that_returns_its_input_the_mosaic_is_the_input() -> None
     assert (result["presence"] == 1).all()
 
 
+def test_a_window_based_network_labels_every_real_pixel_of_a_cut_patch() -> None:
+    values = np.random.default_rng(0).integers(0, 3, (1, 160, 192), dtype=np.uint8)
+    valid = np.ones((160, 192), bool)
+    valid[:, 189:] = False  # one column in four of the last patches is left
+    how = recipe("aerial", codes=(0, 1, 2))
+    result = mosaic(World(EXTENT, values, valid), how, network=IdentityNetwork())
+    np.testing.assert_array_equal(result["classes"][valid], values[0][valid])
+    assert (result["presence"][~valid] == Hole.NO_DATA).all()
+
+
 def test_a_modality_missing_on_disk_equals_one_never_listed() -> None:
     world = random_world(1)
     blind = replace(world, aerial_valid=np.zeros_like(world.aerial_valid))

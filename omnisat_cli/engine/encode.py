@@ -56,13 +56,17 @@ class _Cell:
     cols: NDArray[np.int64]
 
 
-def present_patches(feed: Feed, values: Image | Series, min_dates: int) -> NDArray[np.bool_]:
+def present_patches(
+    feed: Feed, values: Image | Series, min_dates: int, *, any_pixel: bool = False
+) -> NDArray[np.bool_]:
     """Tell at which patches a modality can be used.
 
     Args:
         feed: How the modality reaches the network.
         values: What was read.
         min_dates: Fewest clear dates that make a series usable.
+        any_pixel: Whether one real pixel of an image is enough: patches mean nothing to a network
+            that sees whole windows.
 
     Returns:
         (h, w) bool.
@@ -71,7 +75,10 @@ def present_patches(feed: Feed, values: Image | Series, min_dates: int) -> NDArr
         if values.valid.all():
             height, width = values.valid.shape
             return np.ones((height // feed.refine, width // feed.refine), bool)
-        share: NDArray[np.float64] = patch_blocks(values.valid, feed.refine).mean(axis=(-2, -1))
+        blocks = patch_blocks(values.valid, feed.refine)
+        if any_pixel:
+            return np.asarray(blocks.any(axis=(-2, -1)))
+        share: NDArray[np.float64] = blocks.mean(axis=(-2, -1))
         return np.asarray(share >= MIN_VALID_FRACTION)
     return np.asarray(patch_dates(feed, values).sum(axis=0) >= min_dates)
 

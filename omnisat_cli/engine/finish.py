@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 
-from omnisat_cli.engine.encode import patch_blocks, patch_dates, present_patches
+from omnisat_cli.engine.encode import patch_blocks, patch_dates
 from omnisat_cli.errors import BlockError
 from omnisat_cli.outputs.prediction import (
     MAX_OBSERVATIONS,
@@ -49,8 +49,17 @@ class Account:
     clouded: NDArray[np.bool_]
 
 
-def account(recipe: Recipe, block: Block, sample: Sample) -> Account:
-    """Say which modalities were observed where, from what was read alone."""
+def account(
+    recipe: Recipe, block: Block, sample: Sample, present: Mapping[str, NDArray[np.bool_]]
+) -> Account:
+    """Say which modalities were observed where, from what was read alone.
+
+    Args:
+        recipe: Modalities and output resolution.
+        block: The block.
+        sample: What was read over its reach.
+        present: Modality to the patches (h, w) of the reach at which it can be used.
+    """
     shape = block.core.refined(recipe.refine).shape
     patches = block.core.slices_in(block.reach)
     presence = np.zeros(shape, np.uint8)
@@ -61,7 +70,7 @@ def account(recipe: Recipe, block: Block, sample: Sample) -> Account:
         values = sample.data.get(feed.name)
         if values is None:
             continue
-        count = _observations(feed, values, recipe, patches)
+        count = _observations(feed, values, recipe, (patches, present[feed.name][patches]))
         presence |= (count > 0).view(np.uint8) << recipe.card.names.index(feed.name)
         observations += count
         if isinstance(values, Series) and values.clouded.any():
@@ -187,10 +196,13 @@ def _quantised(share: torch.Tensor) -> NDArray[np.uint8]:
 
 
 def _observations(
-    feed: Feed, values: Image | Series, recipe: Recipe, patches: tuple[slice, slice]
+    feed: Feed,
+    values: Image | Series,
+    recipe: Recipe,
+    usable: tuple[tuple[slice, slice], NDArray[np.bool_]],
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Count what was used at each output pixel of some patches."""
-    present = present_patches(feed, values, recipe.card.min_dates)[patches]
+    """Count what was used at each output pixel of some patches, given which can be used."""
+    patches, present = usable
     if isinstance(values, Series):
         clear = patch_dates(feed, values)[:, *patches].sum(axis=0, dtype=np.uint16) * present
         few = len(values.dates) <= MAX_OBSERVATIONS

@@ -69,9 +69,12 @@ class BlockMapper:
         """
         if lost is None:
             lost = np.zeros(block.core.shape, bool)
-        present = self._present(sample, block)
-        seen = account(self.recipe, block, sample)
-        windows = windows_with_data(self.tiling, block, present) if inside.any() else []
+        present = self._present(sample)
+        seen = account(self.recipe, block, sample, present)
+        somewhere = np.zeros(block.reach.shape, bool)
+        for mask in present.values():
+            somewhere |= mask
+        windows = windows_with_data(self.tiling, block, somewhere) if inside.any() else []
         if not windows:
             return finish_block(self.recipe, None, seen, inside, lost)
         # Labelled row by row while it is blended: no map of all logits is ever held.
@@ -82,13 +85,15 @@ class BlockMapper:
             lambda bands: finish_block(self.recipe, bands, seen, inside, lost),
         )
 
-    def _present(self, sample: Sample, block: Block) -> NDArray[np.bool_]:
-        total = np.zeros(block.reach.shape, bool)
-        for feed in self.recipe.feeds:
-            values = sample.data.get(feed.name)
-            if values is not None:
-                total |= present_patches(feed, values, self.recipe.card.min_dates)
-        return total
+    def _present(self, sample: Sample) -> dict[str, NDArray[np.bool_]]:
+        """Return, for each modality that was read, the patches (h, w) at which it can be used."""
+        any_pixel = not isinstance(self.network, PatchLocal)
+        least = self.recipe.card.min_dates
+        return {
+            feed.name: present_patches(feed, sample.data[feed.name], least, any_pixel=any_pixel)
+            for feed in self.recipe.feeds
+            if feed.name in sample.data
+        }
 
     def fused(
         self,

@@ -124,9 +124,7 @@ def _image(path: str, place: Path) -> Found:
     )
 
 
-def _as_aerial(
-    path: str, place: Path, bands: str
-) -> tuple[tuple[str, ...], list[Remark], str]:
+def _as_aerial(path: str, place: Path, bands: str) -> tuple[tuple[str, ...], list[Remark], str]:
     """Describe an image as aerial imagery, or say why it is none.
 
     Returns:

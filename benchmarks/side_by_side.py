@@ -121,13 +121,13 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(about or "").splitlines()[0])
     made.add_argument("--repeats", type=int, default=3, help="turns of A B A B")
     made.add_argument("--threads", type=int, default=1, help="threads of every child")
-    made.add_argument("--json", type=Path, help="where the figures go; default: results/ here")
+    made.add_argument("--json", type=Path, help="where the figures go; default: out/benchmarks/")
     return made
 
 
 def deliver(name: str, args: argparse.Namespace, figures: dict[str, object]) -> None:
     """Write the figures with the facts of the machine."""
-    path = args.json or HERE / "results" / f"{name}.json"
+    path = args.json or HERE.parent / "out" / "benchmarks" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     asked = {key: str(value) for key, value in vars(args).items() if key != "json"}
     content = {"benchmark": name, "asked": asked, "machine": machine_facts(), **figures}

@@ -34,7 +34,7 @@ _BASE_MB = 700
 _TOKEN_BYTES = 1024
 """Generous bytes of a token; networks of omnisat are at most 256 wide in float32."""
 
-_WINDOW_BASED = frozenset({"unet"})
+_WINDOW_BASED = frozenset({"unet", "utae"})
 """Networks that keep no tokens or finer features of a block; see `networks.table`."""
 
 _NEIGHBOURS = {"B8A": "B08", "B08": "B8A", "B05": "B04", "B06": "B07", "B07": "B06", "B12": "B11"}

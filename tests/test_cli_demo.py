@@ -85,3 +85,11 @@ def test_truth_is_compared_where_the_map_lies(tmp_path: Path) -> None:
         file.write(codes)
     with pytest.raises(AlignmentError):
         truth_table(truth, other, legend)
+
+
+def test_several_worlds_lie_beside_each_other(tmp_path: Path) -> None:
+    words = ("simulate", tmp_path / "w", "--count", 2, "--size-km", 0.06)
+    assert omnisat(*words, "--seed", 7).code == 0
+    assert sorted(p.name for p in (tmp_path / "w").iterdir()) == ["7", "8"]
+    assert omnisat(*words, "--seed", 8).code == Exit.EXISTS
+    assert not (tmp_path / "w" / "9").exists()

@@ -13,6 +13,9 @@ def simulate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")],
     *,
     seed: Annotated[int, typer.Option(help="Number of the simulated world.")] = 0,
+    count: Annotated[
+        int, typer.Option(min=1, help="Worlds of consecutive seeds, each in OUT/<seed>.")
+    ] = 1,
     size_km: Annotated[
         float, typer.Option("--size-km", help="Side of the square scene, in steps of 0.01.")
     ] = 1.0,
@@ -34,7 +37,8 @@ def simulate(
 ) -> None:
     """Make synthetic farmland: aerial image, Sentinel-1 and -2 series, labels and parcels.
 
-    The same seed gives the same files. Nothing in them is real.
+    The same seed gives the same files. Nothing in them is real. Several worlds beside each other
+    are the dataset `scenes` of `omnisat train` and `evaluate`.
     """
     set_up_logging(verbose, quiet=False)
     from omnisat_cli.learning.simulate import SceneSpec
@@ -46,13 +50,19 @@ def simulate(
     )
 
     side_m = round(size_km * 1000)
-    spec = SceneSpec(seed, side_m, side_m, aerial_gsd, year)
     layout = Layout(
         read_gap(aerial_gap) if aerial_gap else None, read_gap(s1_gap) if s1_gap else None
     )
+    specs = [SceneSpec(seed + k, side_m, side_m, aerial_gsd, year) for k in range(count)]
+    folders = [out / str(spec.seed) for spec in specs] if count > 1 else [out]
     if not overwrite:
-        refuse_existing(out)
-    write_simulation(spec, out, layout)
-    left, top = spec.frame.left, spec.frame.top
-    say(f"{out}: {size_km:g} km × {size_km:g} km of world {seed}, upper left {left}, {top}")
+        for folder in folders:
+            refuse_existing(folder)
+    for spec, folder in zip(specs, folders, strict=True):
+        write_simulation(spec, folder, layout)
+        left, top = spec.frame.left, spec.frame.top
+        say(
+            f"{folder}: {size_km:g} km × {size_km:g} km of world {spec.seed}, "
+            f"upper left {left}, {top}"
+        )
     say("  aerial.tif, s2.nc, s1.nc, and the truth: labels.tif, parcels.gpkg; aoi.geojson")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omnisat_cli.learning.crops import CropSampler, CropSpec, boundaries
 from omnisat_cli.learning.demo_model import make_card, map_scene, network_config
 from omnisat_cli.learning.fit import FitSpec, encode_batch, fit, majority, training_losses
-from omnisat_cli.learning.score import Scores, confusion
+from omnisat_cli.learning.metrics import Scores, confusion
 from omnisat_cli.learning.simulate import SceneSpec, simulate
 from omnisat_cli.networks.segmenter import OmniSatSegmenter
 

@@ -26,7 +26,7 @@ from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Tiling, make_plan
 from omnisat_cli.learning.crops import CLEAR_SCL, CropSampler, CropSpec
 from omnisat_cli.learning.fit import FitSpec, fit
-from omnisat_cli.learning.score import Scores, confusion
+from omnisat_cli.learning.metrics import Scores, confusion
 from omnisat_cli.learning.simulate import SceneSpec, sim_legend, simulate
 from omnisat_cli.modality import S2_BANDS
 from omnisat_cli.networks.configs import ImageConfig, OmniSatConfig, SeriesConfig

@@ -1,0 +1,90 @@
+"""THE table of datasets. To add one, add its reader beside this file and an entry here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from omnisat_cli.errors import JobError, SourceError
+from omnisat_cli.learning.datasets.request import Options, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from omnisat_cli.learning.examples import Examples
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One entry.
+
+    Attributes:
+        name: What `open_dataset` calls it.
+        module: File of its reader in this folder, which has `open_examples(request)`.
+        summary: One line for a list.
+        licence: As its publishers state it.
+        citation: What to cite.
+    """
+
+    name: str
+    module: str
+    summary: str
+    licence: str
+    citation: str
+
+
+_TABLE = (
+    Dataset(
+        "scenes",
+        "scenes",
+        "a folder of scenes as `omnisat simulate` writes them, one folder each",
+        "CC0-1.0",
+        "omnisat, simulated landscapes",
+    ),
+)
+
+DATASETS: Mapping[str, Dataset] = MappingProxyType({entry.name: entry for entry in _TABLE})
+
+
+def open_dataset(
+    name: str,
+    root: str | Path,
+    *,
+    split: str | None = None,
+    folds: Sequence[str | int] | None = None,
+    modalities: Sequence[str] | None = None,
+    options: Options | None = None,
+) -> Examples:
+    """Open a dataset in the folder structure it is published in; nothing is converted.
+
+    Args:
+        name: Of the table.
+        root: Folder the dataset lies in.
+        split: Official part; None = everything.
+        folds: Official folds, or domains; None = all.
+        modalities: Sensors to read; None = all.
+        options: Windows, patches, task and the like.
+
+    Raises:
+        JobError: If the dataset, its part or its options are unknown.
+        SourceError: If files of the layout are missing or damaged.
+    """
+    if name not in DATASETS:
+        raise JobError(f"unknown dataset {name!r}; this version reads {', '.join(DATASETS)}")
+    folder = Path(root)
+    if not folder.is_dir():
+        raise SourceError(f"{name}: {folder} is no folder; give the folder the dataset lies in")
+    request = Request(
+        name=name,
+        root=folder,
+        split=split,
+        folds=tuple(str(fold) for fold in folds or ()),
+        modalities=None if modalities is None else tuple(modalities),
+        options=options or Options(),
+    )
+    module = import_module(f"omnisat_cli.learning.datasets.{DATASETS[name].module}")
+    opener: Callable[[Request], Examples] = module.open_examples
+    return opener(request)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from omnisat_cli.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Kind = Literal["image", "series"]
 Units = Literal["dn8", "reflectance_1e4", "db"]
@@ -31,6 +31,12 @@ class Modality:
         units: Unit of the pixels a reader delivers: 8-bit digital numbers, reflectance × 10 000,
             or decibels.
         aliases: Canonical band name to the lower-case names accepted for it.
+        thermal: Bands delivered in kelvin, whatever `units`.
+        derived: Band that a network may want and no file needs to hold, to the two bands whose
+            difference it is in `units`; of decibels that is the ratio.
+        fed_by: Modality whose files may hold this one, or "".
+        context: Whether its pixels are larger than patches: it informs the other sensors, and
+            makes no map where they are absent.
     """
 
     name: str
@@ -39,6 +45,15 @@ class Modality:
     bands: tuple[str, ...]
     units: Units
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    thermal: tuple[str, ...] = ()
+    derived: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    fed_by: str = ""
+    context: bool = False
+
+    def stored(self, bands: Iterable[str]) -> tuple[str, ...]:
+        """Return the bands that files must hold for some bands, in canonical order."""
+        needed = {part for band in bands for part in self.derived.get(band, (band,))}
+        return tuple(band for band in self.bands if band in needed)
 
 
 _OPTICAL_ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -72,15 +87,86 @@ _S1_ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+_ELEVATION = ("elevation", "elev", "height", "ndsm", "dsm", "mnh", "mns")
+_FLAIR_ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {**_OPTICAL_ALIASES, "ELEV": _ELEVATION}
+)
+
+_ALOS_ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "HH": ("hh", "hh_db", "sigma0_hh", "gamma0_hh", "sl_hh", "band_hh"),
+        "HV": ("hv", "hv_db", "sigma0_hv", "gamma0_hv", "sl_hv", "band_hv"),
+    }
+)
+
+_L7_ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "B1": ("b01", "blue"),
+        "B2": ("b02", "green"),
+        "B3": ("b03", "red"),
+        "B4": ("b04", "nir", "nir08"),
+        "B5": ("b05", "swir16", "swir_1", "swir1"),
+        "B7": ("b07", "swir22", "swir_2", "swir2"),
+    }
+)
+
+_L8_ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "B1": ("b01", "coastal"),
+        "B2": ("b02", "blue"),
+        "B3": ("b03", "green"),
+        "B4": ("b04", "red"),
+        "B5": ("b05", "nir", "nir08"),
+        "B6": ("b06", "swir16", "swir_1", "swir1"),
+        "B7": ("b07", "swir22", "swir_2", "swir2"),
+        "B8": ("b08", "pan", "panchromatic"),
+        "B9": ("b09", "cirrus"),
+        "B10": ("lwir", "lwir11", "tirs1"),
+        "B11": ("lwir12", "tirs2"),
+    }
+)
+
+_MODIS_ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "B1": ("b01", "red"),
+        "B2": ("b02", "nir"),
+        "B3": ("b03", "blue"),
+        "B4": ("b04", "green"),
+        "B5": ("b05", "nir12"),
+        "B6": ("b06", "swir16", "swir_1", "swir1"),
+        "B7": ("b07", "swir22", "swir21", "swir_2", "swir2"),
+    }
+)
+
+_RATIO: Mapping[str, tuple[str, str]] = MappingProxyType({"ratio": ("VV", "VH")})
+_ALOS_RATIO: Mapping[str, tuple[str, str]] = MappingProxyType({"ratio": ("HH", "HV")})
+
+RGB_NIR = ("R", "G", "B", "NIR")
 S2_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+L7_BANDS = ("B1", "B2", "B3", "B4", "B5", "B7")
+L8_BANDS = ("B8", "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B9", "B10", "B11")
+MODIS_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7")
+S1_BANDS = ("VV", "VH")
 
 _TABLE = (
-    Modality("aerial", "image", 0.2, ("R", "G", "B", "NIR"), "dn8", _OPTICAL_ALIASES),
+    Modality("aerial", "image", 0.2, RGB_NIR, "dn8", _OPTICAL_ALIASES),
+    Modality(
+        "aerial-flair", "image", 0.2, (*RGB_NIR, "ELEV"), "dn8", _FLAIR_ALIASES, fed_by="aerial"
+    ),
     Modality("spot", "image", 1.0, ("R", "G", "B"), "dn8", _OPTICAL_ALIASES),
+    Modality("naip", "image", 1.25, RGB_NIR, "dn8", _OPTICAL_ALIASES),
     Modality("s2", "series", 10.0, S2_BANDS, "reflectance_1e4", _S2_ALIASES),
-    Modality("s1", "series", 10.0, ("VV", "VH"), "db", _S1_ALIASES),
-    Modality("s1-asc", "series", 10.0, ("VV", "VH"), "db", _S1_ALIASES),
-    Modality("s1-des", "series", 10.0, ("VV", "VH"), "db", _S1_ALIASES),
+    Modality("s1", "series", 10.0, S1_BANDS, "db", _S1_ALIASES, derived=_RATIO),
+    Modality("s1-asc", "series", 10.0, S1_BANDS, "db", _S1_ALIASES, derived=_RATIO, fed_by="s1"),
+    Modality("s1-des", "series", 10.0, S1_BANDS, "db", _S1_ALIASES, derived=_RATIO, fed_by="s1"),
+    Modality("alos", "series", 30.0, ("HH", "HV"), "db", _ALOS_ALIASES, derived=_ALOS_RATIO),
+    Modality("l7", "series", 30.0, L7_BANDS, "reflectance_1e4", _L7_ALIASES),
+    Modality(
+        "l8", "series", 30.0, L8_BANDS, "reflectance_1e4", _L8_ALIASES, thermal=("B10", "B11")
+    ),
+    Modality(
+        "modis", "series", 250.0, MODIS_BANDS, "reflectance_1e4", _MODIS_ALIASES, context=True
+    ),
 )
 
 MODALITIES: Mapping[str, Modality] = MappingProxyType({entry.name: entry for entry in _TABLE})

@@ -9,6 +9,7 @@ import typer
 from omnisat_cli.cli import options as opt
 from omnisat_cli.cli.console import set_up_logging
 from omnisat_cli.cli.guard import stoppable
+from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.progress import choose_progress
 from omnisat_cli.cli.request import inputs_from
 from omnisat_cli.job import AreaRequest, Execution, Job
@@ -19,107 +20,13 @@ def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.Op
     return info
 
 
+@with_imagery
 def predict(
     *,
     out: Annotated[
         Path, _flag("Path of the class map (.tif).", "-o", "--out", "--output", metavar="FILE")
     ],
-    aerial: Annotated[
-        list[str] | None,
-        _flag("Aerial image: file, folder, pattern, list or VRT; repeatable.", metavar="PATH"),
-    ] = None,
-    aerial_irc: Annotated[
-        list[str] | None, _flag("Colour-infrared image that adds NIR; repeatable.", metavar="PATH")
-    ] = None,
-    aerial_irc_bands: Annotated[
-        str | None, _flag("Bands of --aerial-irc; default NIR,R,G.", metavar="B,B,...")
-    ] = None,
-    aerial_bands: Annotated[
-        str | None, _flag("Bands in file order, e.g. NIR,G,B,R.", metavar="B,B,...")
-    ] = None,
-    aerial_substitute: Annotated[
-        str | None,
-        _flag("Accept a missing band, e.g. NIR=none (training mean).", metavar="B=B|none"),
-    ] = None,
-    aerial_scale: Annotated[
-        float | None, _flag("Factor from stored to 8-bit values.", metavar="FACTOR")
-    ] = None,
-    aerial_nodata: Annotated[
-        str | None, _flag("Value without data, or none.", metavar="VALUE")
-    ] = None,
-    aerial_crs: Annotated[
-        str | None, _flag("CRS of files that state none.", metavar="EPSG:N")
-    ] = None,
-    aerial_resampling: Annotated[
-        opt.Resampling | None, _flag("How it comes onto the grid.")
-    ] = None,
-    spot: Annotated[
-        list[str] | None, _flag("SPOT image, as --aerial; repeatable.", metavar="PATH")
-    ] = None,
-    spot_bands: Annotated[str | None, _flag("Bands in file order.", metavar="B,B,...")] = None,
-    spot_substitute: Annotated[
-        str | None, _flag("Accept a missing band, e.g. B=none.", metavar="B=B|none")
-    ] = None,
-    spot_scale: Annotated[
-        float | None, _flag("Factor from stored to 8-bit values.", metavar="FACTOR")
-    ] = None,
-    spot_nodata: Annotated[
-        str | None, _flag("Value without data, or none.", metavar="VALUE")
-    ] = None,
-    spot_crs: Annotated[
-        str | None, _flag("CRS of files that state none.", metavar="EPSG:N")
-    ] = None,
-    spot_resampling: Annotated[opt.Resampling | None, _flag("How it comes onto the grid.")] = None,
-    allow_root: Annotated[
-        list[str] | None, _flag("Folder a VRT's sources may lie in; repeatable.", metavar="PATH")
-    ] = None,
-    s2: Annotated[str | None, _flag("Sentinel-2 cube: netCDF or Zarr.", metavar="PATH")] = None,
-    s2_bands: Annotated[
-        str | None, _flag("Bands in file order, where it names none.", metavar="B,B,...")
-    ] = None,
-    s2_scale: Annotated[
-        float | None, _flag("Factor from stored values to 0-1.", metavar="FACTOR")
-    ] = None,
-    s2_offset: Annotated[
-        opt.Offset | None, _flag("What to add to reflectance × 10000.", metavar="auto|0|-1000")
-    ] = None,
-    s2_substitute: Annotated[
-        str | None,
-        _flag(
-            "Accept a missing band: B8A=B08 (a copy) or B8A=none (training mean).",
-            metavar="B=B|none",
-        ),
-    ] = None,
-    cloud_mask: Annotated[str | None, _flag("Mask layer.", metavar="auto|NAME[:KIND]|none")] = None,
-    max_cloud: Annotated[
-        float | None, _flag("Leave out dates with more per cent of cloud.", metavar="PERCENT")
-    ] = None,
-    keep_snow: Annotated[bool, _flag("Count snow as clear.", "--keep-snow")] = False,
-    s1: Annotated[str | None, _flag("Sentinel-1 cube, both orbits.", metavar="PATH")] = None,
-    s1_asc: Annotated[
-        str | None, _flag("Sentinel-1 cube, ascending orbit.", metavar="PATH")
-    ] = None,
-    s1_des: Annotated[
-        str | None,
-        _flag("Sentinel-1 cube, descending orbit.", "--s1-des", "--s1-desc", metavar="PATH"),
-    ] = None,
-    s1_bands: Annotated[
-        str | None, _flag("Bands in file order, where it names none.", metavar="B,B,...")
-    ] = None,
-    s1_substitute: Annotated[
-        str | None, _flag("Accept a missing band, e.g. VH=none.", metavar="B=B|none")
-    ] = None,
-    s1_units: Annotated[opt.RadarUnits | None, _flag("How backscatter is stored.")] = None,
-    cube_crs: Annotated[
-        str | None, _flag("CRS of cubes that state none or a wrong one.", metavar="EPSG:N")
-    ] = None,
-    cube_group: Annotated[str | None, _flag("Group inside the cubes.", metavar="NAME")] = None,
-    cube_pixels: Annotated[
-        opt.PixelPoint | None, _flag("What coordinates name: centre or corner.")
-    ] = None,
-    duplicate_dates: Annotated[
-        opt.Duplicates | None, _flag("What becomes of two images of one day.")
-    ] = None,
+    imagery: Imagery,
     dates: Annotated[
         str | None, _flag("First and last day, or a file with one date a line.", metavar="A/B|FILE")
     ] = None,
@@ -177,14 +84,13 @@ def predict(
     Ends with 0 when the map is complete, 4 when it has holes, 130 when it was stopped: the same
     command then goes on.
     """
-    given: dict[str, object] = dict(locals())
     set_up_logging(verbose, quiet)
     if parcels is not None:
         from omnisat_cli.cli.vectorize import prepare_parcels
 
         boundary |= prepare_parcels(parcels, model, overwrite=overwrite)
     job = Job(
-        inputs=inputs_from(given, dates),
+        inputs=inputs_from(imagery, dates),
         model=model,
         out=out,
         area=AreaRequest(aoi, aoi_crs, bbox, bbox_crs),

@@ -7,6 +7,7 @@ from enum import Enum
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from omnisat_cli.cli.imagery import IMAGERY, SERIES
 from omnisat_cli.cli.options import date_range
 from omnisat_cli.errors import JobError
 from omnisat_cli.job import Input
@@ -15,50 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-PATHS = {
-    "aerial": "--aerial",
-    "spot": "--spot",
-    "s2": "--s2",
-    "s1": "--s1",
-    "s1-asc": "--s1-asc",
-    "s1-des": "--s1-des",
+PATHS: Mapping[str, str] = {
+    modality: entry.name for entry in IMAGERY if not entry.option for modality in entry.about
 }
 """Modality to the flag that names its files."""
 
-_RADAR = ("s1", "s1-asc", "s1-des")
-_SERIES = ("s2", *_RADAR)
-_IMAGES = ("aerial", "spot")
-
 FLAGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "--aerial-irc": ("irc", ("aerial",)),
-    "--aerial-irc-bands": ("irc_bands", ("aerial",)),
-    "--aerial-bands": ("bands", ("aerial",)),
-    "--aerial-substitute": ("substitute", ("aerial",)),
-    "--aerial-scale": ("scale", ("aerial",)),
-    "--aerial-nodata": ("nodata", ("aerial",)),
-    "--aerial-crs": ("crs", ("aerial",)),
-    "--aerial-resampling": ("resampling", ("aerial",)),
-    "--spot-bands": ("bands", ("spot",)),
-    "--spot-substitute": ("substitute", ("spot",)),
-    "--spot-scale": ("scale", ("spot",)),
-    "--spot-nodata": ("nodata", ("spot",)),
-    "--spot-crs": ("crs", ("spot",)),
-    "--spot-resampling": ("resampling", ("spot",)),
-    "--allow-root": ("allow_root", _IMAGES),
-    "--s2-bands": ("bands", ("s2",)),
-    "--s2-scale": ("scale", ("s2",)),
-    "--s2-offset": ("offset", ("s2",)),
-    "--s2-substitute": ("substitute", ("s2",)),
-    "--cloud-mask": ("cloud_mask", ("s2",)),
-    "--max-cloud": ("max_cloud", ("s2",)),
-    "--keep-snow": ("keep_snow", ("s2",)),
-    "--s1-bands": ("bands", _RADAR),
-    "--s1-substitute": ("substitute", _RADAR),
-    "--s1-units": ("units", _RADAR),
-    "--cube-crs": ("crs", _SERIES),
-    "--cube-group": ("group", _SERIES),
-    "--cube-pixels": ("pixels", _SERIES),
-    "--duplicate-dates": ("duplicate_dates", _SERIES),
+    entry.name: (entry.option, entry.about) for entry in IMAGERY if entry.option
 }
 """Flag to the reader's option it sets and the modalities it is about."""
 
@@ -87,7 +51,7 @@ def inputs_from(given: Mapping[str, object], dates: str | None) -> tuple[Input, 
         for modality in concerned:
             said[modality] += [(option, text) for text in texts]
     if dates is not None and date_range(dates) is None:
-        cubes = [modality for modality in present if modality in _SERIES]
+        cubes = [modality for modality in present if modality in SERIES]
         if len(cubes) != 1:
             raise JobError(
                 f"--dates {dates}: not a range like 2024-01-01/2024-12-31, so it is a file with "

@@ -134,6 +134,25 @@ def thin_dates(clear: NDArray[np.int64], max_dates: int | None) -> NDArray[np.in
     return np.array([a + int(np.argmax(clear[a:b])) for a, b in itertools.pairwise(edges)])
 
 
+def choose_dates(clear: NDArray[np.bool_], max_dates: int | None) -> NDArray[np.int64]:
+    """Choose the dates of some patches: those that are clear somewhere, thinned to `max_dates`.
+
+    A patch that would lose all its clear dates to the thinning keeps its own first one.
+
+    Args:
+        clear: (T, N) bool.
+        max_dates: Limit, or None.
+
+    Returns:
+        Indices of the kept dates, ascending.
+    """
+    counts = clear.sum(axis=1)
+    some = np.nonzero(counts)[0]
+    kept = some[thin_dates(counts[some], max_dates)]
+    lost = clear.any(axis=0) & ~clear[kept].any(axis=0)
+    return np.union1d(kept, clear[:, lost].argmax(axis=0)) if lost.any() else kept
+
+
 def encode_sample(
     network: PatchLocal, recipe: Recipe, sample: Sample, compute: Compute
 ) -> dict[str, Tokens]:
@@ -243,18 +262,9 @@ def _series_cell(
         Kept date indices (T'), pixels (N, T', C, p, p), valid (N, T').
     """
     valid = clear[:, cell.rows, cell.cols]  # (T, N)
-    counts = valid.sum(axis=1)
-    some = np.nonzero(counts)[0]
-    kept = some[thin_dates(counts[some], feed.card.max_dates)]
-    valid = valid[kept].T  # (N, T')
-    # A patch that loses all its clear dates to the thinning keeps its own first one.
-    lost = np.nonzero(~valid.any(axis=1))[0]
-    if lost.size:
-        own = {int(np.argmax(clear[:, cell.rows[n], cell.cols[n]])) for n in lost}
-        kept = np.array(sorted(own | set(kept.tolist())), dtype=np.int64)
-        valid = clear[kept][:, cell.rows, cell.cols].T
+    kept = choose_dates(valid, feed.card.max_dates)
     pixels = _cut_dates(series.pixels, kept, cell, feed.refine)
-    return kept, pixels, np.ascontiguousarray(valid)
+    return kept, pixels, np.ascontiguousarray(valid[kept].T)
 
 
 def _cut_dates(

@@ -42,6 +42,7 @@ from omnisat_cli.networks.configs import (
 from omnisat_cli.networks.heads import TileHead
 from omnisat_cli.networks.image import cut_patches
 from omnisat_cli.networks.omnisat import OmniSat, series_rows
+from omnisat_cli.networks.pretraining import OmniSatPretraining, PretrainConfig, Windows
 from omnisat_cli.networks.utae import UTAE, UtaeConfig
 
 _BESIDE = Path(__file__).parents[2] / "shared" / "parity"
@@ -71,6 +72,7 @@ def _is_encoder(entry: Json) -> bool:
 FIXTURES = _fixtures()
 ENCODERS = {name: entry for name, entry in FIXTURES.items() if _is_encoder(entry)}
 ANYSATS = {name: entry for name, entry in FIXTURES.items() if name.startswith("anysat_")}
+MAES = {name: entry for name, entry in FIXTURES.items() if name.endswith("_mae_micro")}
 UTAES = {name: entry for name, entry in FIXTURES.items() if name.startswith("utae_")}
 
 
@@ -656,15 +658,85 @@ def test_recorded_draws_give_the_recorded_pretraining_step(name: str, case: str)
     assert_close(jepa_loss(step.predicted, targets), expected["mse_loss"], about, "loss")
 
 
-WAITING = {
-    "mae": "the pretraining losses are not part of the program yet",
-}
+# --- pretraining of OmniSat
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in FIXTURES if name not in ENCODERS | UTAES | ANYSATS]
-)
-def test_other_families_of_fixtures_wait_for_their_network(name: str) -> None:
-    reasons = [reason for family, reason in WAITING.items() if family in name]
-    assert reasons, f"unknown family of fixtures: {name}"
-    pytest.skip(reasons[0])
+def _pretraining(fixture: Fixture) -> OmniSatPretraining:
+    """Build the network of a fixture; widths of the series encoders are those of its weights."""
+    config = fixture.entry["config"]
+    weights = fixture.below("w/encoder.projector_s2.")
+    layers = [value for key, value in weights.items() if value.dim() == 2]
+    size = OfficialSize(
+        config["embed_dim"],
+        config["depth"],
+        config["num_heads"],
+        widths_in=tuple(len(weights[f"inconv.{index}.weight"]) for index in (0, 4, 8)),
+        widths_out=tuple(len(weights[f"mlp.{index}.weight"]) for index in (0, 3, 6)),
+    )
+    assert len(layers) == len(size.widths_in) + len(size.widths_out) + 2  # keys and queries
+    side = int(config["num_patches"] ** 0.5)
+    encoder = OmniSat(CONFIGS[config["dataset"]](config["modalities"], side=side, size=size))
+    assert all(encoder.config.modality(name).period == config["T"] for name in ("s2", "s1-asc"))  # type: ignore[union-attr]
+    settings = PretrainConfig(mask_ratio=config["mask_ratio"], temperature=config["tau"])
+    network = OmniSatPretraining(encoder, settings).eval()
+    network.load_state_dict(fixture.below("w/"), strict=True)
+    return network
+
+
+def _windows(fixture: Fixture, encoder: OmniSatConfig) -> Windows:
+    stored = fixture.below("case/mae/in/")
+    pixels, days = {}, {}
+    for part in encoder.modalities:
+        value = stored[part.name].float()
+        cut = cut_patches(value, part.patch_px).transpose(0, 1)  # (B, P, ...)
+        pixels[part.name] = cut
+        if f"{part.name}_dates" in stored:
+            days[part.name] = stored[f"{part.name}_dates"]
+    here = {name: torch.ones(cut.shape[:2], dtype=torch.bool) for name, cut in pixels.items()}
+    return Windows(pixels, days, {}, here)
+
+
+@pytest.mark.skipif(not MAES, reason=f"no fixtures of OmniSat pretraining in {PARITY}")
+@pytest.mark.parametrize("name", MAES)
+@torch.inference_mode()
+def test_recorded_noise_gives_the_recorded_losses_of_pretraining(name: str) -> None:
+    fixture = Fixture.load(name)
+    about = fixture.entry["cases"]["mae"]
+    network = _pretraining(fixture)
+    windows = _windows(fixture, network.encoder.config)
+    noise = fixture.tensors["case/mae/in/noise"]
+    expected = fixture.below("case/mae/out/")
+
+    losses = network(windows, noise)
+    for key, loss in losses.items():
+        kind, _, modality = key.partition(" ")
+        label = "contrastive_loss" if kind == "contrast" else f"{modality}_reconstruction_loss"
+        recorded = expected.pop(f"loss/{label}")
+        assert float(recorded) == pytest.approx(fixture.entry["losses"][label])
+        assert_close(loss, recorded, about, label)
+
+    views = network.encode(windows)
+    fused = network.fuse(windows, views, noise)
+    hidden = torch.cat(list(fused.hidden.values()), dim=1)
+    assert_close(hidden.float(), expected.pop("mask"), about, "mask")
+    assert_close(fused.places, expected.pop("mm_tokens")[:, 1:], about, "fused")
+    for part in network.encoder.config.modalities:
+        assert_close(views.tokens[part.name], expected.pop(f"tokens_{part.name}"), about, part.name)
+        decoder = network.decoder[f"projector_{part.name}"]
+        recorded = expected.pop(f"reconstruct_{part.name}")
+        if part.name in views.pools:
+            found = decoder(fused.places.flatten(0, 1), views.pools[part.name])
+            assert_close(found[None, : recorded.shape[1]], recorded, about, part.name)
+            continue
+        assert_close(views.attention[part.name], expected.pop(f"attention_{part.name}"), about, "")
+        pairs = network.chosen_dates(part.name, windows, views).nonzero()
+        assert torch.equal(pairs.int(), expected.pop(f"reconstruct_idx_{part.name}"))
+        window, date = pairs.T
+        days = windows.days[part.name][window, date]
+        found = decoder(fused.places[window], days[:, None].expand(-1, fused.places.shape[1]))
+        assert_close(found.transpose(1, 2), recorded, about, part.name)
+    assert not expected, "outputs that nothing compares"
+
+
+def test_every_fixture_is_compared() -> None:
+    assert not set(FIXTURES) - set(ENCODERS) - set(UTAES) - set(ANYSATS) - set(MAES)

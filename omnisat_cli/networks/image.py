@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from omnisat_cli.networks.configs import ImageConfig
 
 GROUPS = 4
+Pools = tuple[Tensor, Tensor, Tensor, Tensor]
+"""(N, D, s, s) flat index of each maximum in the map before each pool; the last is 1 x 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,24 @@ class ImageEncoder(nn.Module):
             ]
         )
 
+    def encode(self, patches: Tensor) -> tuple[ImageFeatures, Pools]:
+        """Encode patches (N, C, p, p) and say where each pool found its maxima."""
+        x = patches
+        for layer in self.proj[:3]:
+            x = layer(x)
+        stem = middle = x
+        pools = []
+        for index in (3, 5, 7):
+            x, found = pool_with_indices(x)
+            pools.append(found)
+            x = self.proj[index + 1](x)
+            middle = x if index == 3 else middle
+        x, found = pool_with_indices(x)
+        best = x.flatten(2).argmax(2, keepdim=True)  # of what is larger than one pixel
+        pools.append(found.flatten(2).gather(2, best).unsqueeze(3))
+        token = x.flatten(2).gather(2, best).squeeze(2)
+        return ImageFeatures(token, stem, middle), (pools[0], pools[1], pools[2], pools[3])
+
     def forward(self, patches: Tensor) -> ImageFeatures:
         """Encode patches (N, C, p, p)."""
         x = patches
@@ -110,6 +130,15 @@ class ImageEncoder(nn.Module):
 def pool(x: Tensor) -> Tensor:
     """Halve maps by their maximum unless they are a single pixel already."""
     return functional.max_pool2d(x, 2) if min(x.shape[-2:]) > 1 else x
+
+
+def pool_with_indices(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool as `pool` does and return the flat index of each maximum in its map as well."""
+    if min(x.shape[-2:]) > 1:
+        pooled, index = functional.max_pool2d(x, 2, return_indices=True)
+        return pooled, index
+    places = torch.arange(x.shape[-2] * x.shape[-1], device=x.device)
+    return x, places.view(x.shape[-2:]).expand(x.shape)
 
 
 def pooled_sides(patch_px: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ State-dict keys are those of the published code.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
 
 Grid = tuple[int, int]
 _SLICE = 16  # patches encoded at once by `window_tokens`
+
+
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """Tokens that the trunk must not see, for pretraining.
+
+    Attributes:
+        hidden: Modality to (B, P) bool.
+        token: (1, 1, D) what stands in their place, without any position.
+    """
+
+    hidden: Mapping[str, Tensor]
+    token: Tensor
 
 
 class OmniSat(nn.Module):
@@ -93,6 +107,7 @@ class OmniSat(nn.Module):
         present: Mapping[str, Tensor] | None = None,
         *,
         grid: Grid | None = None,
+        hiding: Hiding | None = None,
     ) -> Tensor:
         """Fuse the tokens of windows.
 
@@ -102,6 +117,7 @@ class OmniSat(nn.Module):
                 takes all.
             grid: Rows and columns of the window; the configured ones by default. Learned positions
                 are resampled bilinearly to another grid.
+            hiding: Tokens to replace, for pretraining; they stay in the sequence.
 
         Returns:
             (B, 1 + P, D): the class token, then the fused patches.
@@ -123,7 +139,7 @@ class OmniSat(nn.Module):
                 f"{', '.join(masks)} present in only some patches: official positions depend on "
                 "the sequence length; use position='geographic'"
             )
-        x, mask = self._sequence(tokens, names, masks, grid)
+        x, mask = self._sequence({name: tokens[name] for name in names}, masks, grid, hiding)
         window = self._grid_layout(grid, (len(names), len(names)), x.device)
         trunk = window if self.config.position == "geographic" else self._official(x)
         for block in self.blocks[:-1]:
@@ -194,25 +210,28 @@ class OmniSat(nn.Module):
     def _sequence(
         self,
         tokens: Mapping[str, Tensor],
-        names: list[str],
         masks: Mapping[str, Tensor],
         grid: Grid,
+        hiding: Hiding | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return (B, 1 + M * P, D) tokens with positions and their (B, 1 + M * P) presence."""
         position = self._resample(self.pos_embed, grid)
         parts = []
-        for name in names:
-            part = tokens[name]
+        for name, values in tokens.items():
+            part = values
             if name in masks:  # whatever fills a hole, even NaN, must not reach the values
                 part = part.masked_fill(~masks[name].unsqueeze(-1), 0.0)
-            parts.append(part + position[:, 1:])
+            part = part + position[:, 1:]
+            if hiding is not None:
+                part = torch.where(hiding.hidden[name].unsqueeze(-1), hiding.token, part)
+            parts.append(part)
         B = next(iter(tokens.values())).shape[0]
         first = (self.cls_token + position[:, :1]).expand(B, -1, -1)
         x = torch.cat([first, *parts], dim=1)
         if not masks:
             return x, None
         every = torch.ones(B, math.prod(grid), dtype=torch.bool, device=x.device)
-        flags = [every[:, :1], *(masks.get(name, every) for name in names)]
+        flags = [every[:, :1], *(masks.get(name, every) for name in tokens)]
         return x, torch.cat(flags, dim=1)
 
     def _resample(self, position: Tensor, grid: Grid) -> Tensor:

@@ -44,11 +44,49 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stack:
+class Stack:
     """One series as the HDF5 file holds it: (T, C, 6, 6) and its days."""
 
     pixels: NDArray[np.float32]
     days: NDArray[np.datetime64]
+
+
+@dataclass(frozen=True, slots=True)
+class TileSeries:
+    """The series of one tile, as stored.
+
+    Attributes:
+        s2: Reflectance × 10 000, ten bands in canonical order.
+        masks: (T, 2, 6, 6) probability of snow and of cloud, 0 to 100, by date of `s2`.
+        s1: "ascending" and "descending" to linear power, VV VH; NaN where nothing was measured.
+    """
+
+    s2: Stack
+    masks: NDArray[np.float32]
+    s1: dict[str, Stack]
+
+
+def read_series(h5: str | Path) -> TileSeries:
+    """Read the time series of a tile.
+
+    The ten bands of Sentinel-2 are in canonical order (dataset card; and in the data the fourth is
+    made of 20 m pixels, the seventh is not). The twelve of the original archive's single images are
+    not: those have B08 in fourth place.
+
+    Raises:
+        SourceError: If the file is missing, damaged or not of this data set.
+    """
+    source = local_path(h5)
+    try:
+        with h5py.File(source, "r") as file:
+            s2 = _read(file, "sen-2", _S2_DATE_FIELD, len(S2_BANDS))
+            masks = np.asarray(file["sen-2-masks"][:, :2], dtype=np.float32)
+            s1 = {orbit: _read(file, key, _S1_DATE_FIELD, 2) for key, orbit in _ORBITS}
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise SourceError(f"{source} is no TreeSatAI time series: {error}") from error
+    if masks.shape != (len(s2.days), 2, *s2.pixels.shape[2:]):
+        raise SourceError(f"{source}: masks {masks.shape} for images {s2.pixels.shape}")
+    return TileSeries(s2, masks, s1)
 
 
 def convert_treesatai(h5: str | Path, tif: str | Path, out_folder: str | Path) -> tuple[Path, ...]:
@@ -71,29 +109,20 @@ def convert_treesatai(h5: str | Path, tif: str | Path, out_folder: str | Path) -
         AlignmentError: If the aerial has no projected CRS or is smaller than 60 m.
     """
     place = _locate(tif)
-    source = local_path(h5)
-    try:
-        with h5py.File(source, "r") as file:
-            s2 = _read(file, "sen-2", _S2_DATE_FIELD, len(S2_BANDS))
-            masks = np.asarray(file["sen-2-masks"][:, :2], dtype=np.float32)
-            s1 = {orbit: _read(file, key, _S1_DATE_FIELD, 2) for key, orbit in _ORBITS}
-    except (OSError, KeyError, ValueError) as error:
-        raise SourceError(f"{source} is no TreeSatAI time series: {error}") from error
-    if masks.shape[0] != len(s2.days):
-        raise SourceError(f"{source}: {masks.shape[0]} masks for {len(s2.days)} images")
+    tile = read_series(h5)
     folder = Path(out_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    optical = dict(zip(S2_BANDS, np.moveaxis(s2.pixels, 1, 0), strict=True))
-    optical |= {"snow_probability": masks[:, 0], "cloud_probability": masks[:, 1]}
-    written = [_write(folder / "s2.nc", optical, s2.days, place)]
+    optical = dict(zip(S2_BANDS, np.moveaxis(tile.s2.pixels, 1, 0), strict=True))
+    optical |= {"snow_probability": tile.masks[:, 0], "cloud_probability": tile.masks[:, 1]}
+    written = [_write(folder / "s2.nc", optical, tile.s2.days, place)]
     names = {"ascending": "s1_asc.nc", "descending": "s1_des.nc"}
-    for orbit, stack in s1.items():
+    for orbit, stack in tile.s1.items():
         labels = [orbit] * len(stack.days)
         written.append(_write_radar(folder / names[orbit], stack, labels, place))
-    days = np.concatenate([stack.days for stack in s1.values()])
+    days = np.concatenate([stack.days for stack in tile.s1.values()])
     order = np.argsort(days, kind="stable")
-    both = _Stack(np.concatenate([stack.pixels for stack in s1.values()])[order], days[order])
-    labels = [orbit for orbit, stack in s1.items() for _ in stack.days]
+    both = Stack(np.concatenate([stack.pixels for stack in tile.s1.values()])[order], days[order])
+    labels = [orbit for orbit, stack in tile.s1.items() for _ in stack.days]
     written.append(_write_radar(folder / "s1.nc", both, [labels[k] for k in order], place))
     return tuple(written)
 
@@ -115,17 +144,20 @@ def _locate(tif: str | Path) -> _Place:
     return _Place(crs, round(west, 3), round(north, 3))
 
 
-def _read(file: h5py.File, key: str, date_field: int, bands: int) -> _Stack:
-    pixels = np.asarray(file[f"{key}-data"][:, :bands], dtype=np.float32)
+def _read(file: h5py.File, key: str, date_field: int, bands: int) -> Stack:
+    stored = file[f"{key}-data"][:, :bands]
+    if stored.dtype.kind != "f":
+        raise ValueError(f"{key}-data is {stored.dtype}, not floating point")
+    pixels = np.asarray(stored, dtype=np.float32)
     names = [entry.decode("ascii", "replace") for entry in file[f"{key}-products"][:]]
     side = round(_SIDE_M / _PIXEL_M)
     if pixels.shape != (len(names), bands, side, side):
         raise ValueError(f"{key}-data has the shape {pixels.shape} for {len(names)} products")
     fields = [name.split("_")[date_field : date_field + 1] for name in names]
-    return _Stack(pixels, parse_times(np.array(["".join(field) for field in fields]), {}).days)
+    return Stack(pixels, parse_times(np.array(["".join(field) for field in fields]), {}).days)
 
 
-def _write_radar(path: Path, stack: _Stack, orbits: list[str], place: _Place) -> Path:
+def _write_radar(path: Path, stack: Stack, orbits: list[str], place: _Place) -> Path:
     layers = {"VV": stack.pixels[:, 0], "VH": stack.pixels[:, 1]}
     coordinate = {"orbit_state": ("time", np.array(orbits))}
     return _write(path, layers, stack.days, place, coordinate)

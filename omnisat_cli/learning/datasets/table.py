@@ -44,6 +44,13 @@ _TABLE = (
         "CC0-1.0",
         "omnisat, simulated landscapes",
     ),
+    Dataset(
+        "treesatai-ts",
+        "treesatai",
+        "15 tree genera in 60 m tiles of Lower Saxony: aerial 0.2 m, Sentinel-1 and -2 series",
+        "CC-BY-4.0",
+        "Ahlswede et al. 2023, doi 10.5194/essd-15-681-2023; Astruc et al. 2024, arXiv 2404.08351",
+    ),
 )
 
 DATASETS: Mapping[str, Dataset] = MappingProxyType({entry.name: entry for entry in _TABLE})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-_STEPS = 4
+_STEPS = 2
 """Points along an outline are a tolerance divided by this apart, or closer."""
 
 _PARCELS_A_CELL = 300

@@ -36,7 +36,8 @@ class Overlaps:
 
     def on_predicted(self, count: int) -> Floats:
         """Return the (count,) m² of each predicted parcel that reference parcels cover."""
-        return np.bincount(self.predicted, self.area, count)
+        covered: Floats = np.bincount(self.predicted, self.area, count).astype(np.float64)
+        return covered
 
 
 def overlaps(predicted: NDArray[np.object_], reference: NDArray[np.object_]) -> Overlaps:

@@ -17,6 +17,7 @@ from typer.main import get_command
 from omnisat_cli.cli import options as opt
 from omnisat_cli.cli.app import app
 from omnisat_cli.cli.guard import guarded, show_crash
+from omnisat_cli.cli.imagery import IMAGERY
 from omnisat_cli.cli.options import date_range, mebibytes
 from omnisat_cli.cli.request import FLAGS, command_of, inputs_from
 from omnisat_cli.errors import Exit, JobError, SecurityError
@@ -25,7 +26,7 @@ from omnisat_cli.modality import flag
 from omnisat_cli.sources.cube_dates import Duplicates
 from omnisat_cli.sources.cube_grid import PixelReference
 from omnisat_cli.sources.image_options import Resampling
-from omnisat_cli.sources.scaling import S1Units
+from omnisat_cli.sources.scaling import RadarUnits
 
 PACKAGE = Path(__file__).resolve().parents[1] / "omnisat_cli"
 HEAVY = {
@@ -166,7 +167,7 @@ def test_the_choices_of_flags_are_those_of_the_readers() -> None:
     for ours, theirs in (
         (opt.PixelPoint, PixelReference),
         (opt.Duplicates, Duplicates),
-        (opt.RadarUnits, S1Units),
+        (opt.RadarUnits, RadarUnits),
         (opt.Resampling, Resampling),
     ):
         assert tuple(entry.value for entry in ours) == get_args(theirs)
@@ -178,9 +179,7 @@ def test_messages_name_the_flags_that_the_command_has() -> None:
 
 
 def test_paths_with_commas_survive(tmp_path: Path) -> None:
-    given: dict[str, object] = dict.fromkeys(
-        p.name or "" for p in get_command(app).commands["predict"].params
-    )
+    given: dict[str, object] = dict.fromkeys(entry.parameter for entry in IMAGERY)
     given |= {"aerial": ["a.tif"], "aerial_irc": ["b,1.tif", "a.tif"], "allow_root": ["x,y"]}
     (entry,) = inputs_from(given, None)
     assert entry.options == (("allow_root", "x,y"), ("irc", "b,1.tif"), ("irc", "a.tif"))

@@ -13,6 +13,7 @@ import rasterio
 from cli_runs import LEFT, TOP, Scene, write_aerial, write_s2, write_tiny_scene
 
 from omnisat_cli.cli import predict as predict_module
+from omnisat_cli.cli.imagery import IMAGERY
 from omnisat_cli.cli.progress import Silence
 from omnisat_cli.cli.request import command_of, inputs_from
 from omnisat_cli.errors import Exit
@@ -261,9 +262,7 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(
 
 
 def test_a_job_gives_its_command_back() -> None:
-    given: dict[str, object] = dict.fromkeys(
-        name for name in predict_module.predict.__annotations__ if name != "return"
-    )
+    given: dict[str, object] = dict.fromkeys(entry.parameter for entry in IMAGERY)
     given |= {
         "aerial": ["a b.tif", "c.tif"],
         "aerial_bands": "NIR,G,B,R",

@@ -77,10 +77,10 @@ def test_metadata_and_measurement_must_agree(
 def test_an_offset_stated_by_the_user_wins_with_a_warning(tmp_path: Path) -> None:
     scene = replace(files.make_scene(), attrs={"boa_offset_applied": "False"})
     path = saved(scene, tmp_path)
-    source = open_cube("s2", path, files.LATTICE, CubeOptions(s2_offset=0.0))
+    source = open_cube("s2", path, files.LATTICE, CubeOptions(offset=0.0))
     np.testing.assert_array_equal(source.read(scene.window).pixels, scene.pixels)
     assert not said(source, "offset").warning
-    source = open_cube("s2", path, files.LATTICE, CubeOptions(s2_offset=-1000.0))
+    source = open_cube("s2", path, files.LATTICE, CubeOptions(offset=-1000.0))
     np.testing.assert_array_equal(source.read(scene.window).pixels, scene.pixels - 1000.0)
     assert said(source, "offset").warning
 
@@ -151,7 +151,7 @@ def test_values_of_no_known_scale_are_refused_until_stated(factor: float, tmp_pa
     )
     with pytest.raises(SourceError, match="--s2-scale"):
         open_cube("s2", path, files.LATTICE)
-    source = open_cube("s2", path, files.LATTICE, CubeOptions(s2_scale=1e-4 / factor))
+    source = open_cube("s2", path, files.LATTICE, CubeOptions(scale=1e-4 / factor))
     np.testing.assert_allclose(source.read(scene.window).pixels, scene.pixels, rtol=1e-5)
 
 
@@ -197,7 +197,7 @@ def test_scaled_amplitudes_become_decibels(tmp_path: Path) -> None:
 def test_units_that_contradict_the_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="--s1-units db or --s1-units linear"):
         open_cube("s1", radar(LINEAR, tmp_path, "dB"), files.LATTICE)
-    stated = CubeOptions(s1_units="linear")
+    stated = CubeOptions(units="linear")
     open_cube("s1", radar(LINEAR, tmp_path, "dB"), files.LATTICE, stated)
     with pytest.raises(SourceError, match="neither dB"):
         open_cube("s1", radar((LINEAR * 1000).astype(np.float32), tmp_path), files.LATTICE)

@@ -51,7 +51,7 @@ class ImageryFlag:
             self.parameter,
             inspect.Parameter.KEYWORD_ONLY,
             default=False if self.kind is bool else None,
-            annotation=Annotated[self.kind, info],  # type: ignore[name-defined]
+            annotation=Annotated[self.kind, info],
         )
 
 

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from omnisat_cli.engine.device import Compute
-    from omnisat_cli.engine.recipe import Feed, Recipe
+    from omnisat_cli.engine.recipe import Channel, Feed, Recipe
     from omnisat_cli.networks.seam import Encoded, PatchLocal
 
 MIN_VALID_FRACTION = 0.5
 """Share of a patch's pixels that must be real for an image modality to be present there."""
+
+_MOST_DB = 40.0
+"""Largest ratio of two polarisations; that of published loaders, 10 000."""
 
 _EPOCH = np.datetime64("2018-09-01")
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -308,6 +311,19 @@ def _pad_dates(array: NDArray[Scalar], length: int) -> NDArray[Scalar]:
     return np.pad(array, [(0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)])
 
 
+def _selected(pixels: Tensor, channels: tuple[Channel, ...]) -> Tensor:
+    """Pick the channels of (…, C, p, p); a pair gives the difference of two."""
+    firsts = [c[0] if isinstance(c, tuple) else c or 0 for c in channels]
+    if firsts == list(range(pixels.shape[-3])):
+        return pixels
+    chosen = pixels.index_select(-3, torch.tensor(firsts, device=pixels.device))
+    for k, channel in enumerate(channels):
+        if isinstance(channel, tuple):
+            difference = chosen.select(-3, k).sub_(pixels.select(-3, channel[1]))
+            difference.clamp_(-_MOST_DB, _MOST_DB)
+    return chosen
+
+
 def normalise(feed: Feed, pixels: Tensor, valid: Tensor) -> Tensor:
     """Select bands, change units, standardise; 0 (the mean) where not valid.
 
@@ -320,9 +336,7 @@ def normalise(feed: Feed, pixels: Tensor, valid: Tensor) -> Tensor:
         (…, C', p, p) float32, C' the bands of the card.
     """
     device, card = pixels.device, feed.card
-    channels = [c if c is not None else 0 for c in feed.channels]
-    if channels != list(range(pixels.shape[-3])):
-        pixels = pixels.index_select(-3, torch.tensor(channels, device=device))
+    pixels = _selected(pixels, feed.channels)
     mean = torch.tensor(card.mean, device=device).view(-1, 1, 1)
     scale = 1.0 / torch.tensor(card.std, device=device).view(-1, 1, 1)
     if card.units == "linear":

@@ -12,19 +12,23 @@ if TYPE_CHECKING:
     from omnisat_cli.packs.card import Card, ModalityCard
 
 
+Channel = int | tuple[int, int] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Feed:
     """How the pixels of one source become the input of one encoder.
 
     Attributes:
         card: What the network expects.
-        channels: For each band of the card, its index in the source, or None where the user
-            accepted that the band is missing (it is then filled with its mean).
+        channels: For each band of the card, its index in the source, or the two whose difference
+            it is, or None where the user accepted that the band is missing (it is then filled
+            with its mean).
         refine: Source pixels along one patch.
     """
 
     card: ModalityCard
-    channels: tuple[int | None, ...]
+    channels: tuple[Channel, ...]
     refine: int
 
     @property

@@ -18,7 +18,8 @@ class ModalityCard(_Frozen):
 
     Attributes:
         name: Name in the table of sensors.
-        bands: Canonical band names, in the order of the network's input channels.
+        bands: Canonical band names, in the order of the network's input channels; derived ones
+            too ("ratio" of a radar: the difference of decibels, or the ratio of linear power).
         gsd: Pixel size the network was trained on, in metres.
         units: Unit of `mean` and `std`: the canonical one of the sensor, or "linear" power for
             radar networks that were not trained on decibels.
@@ -46,7 +47,7 @@ class ModalityCard(_Frozen):
                 f"{self.name}: {len(self.bands)} bands need as many means and deviations, "
                 f"found {len(self.mean)} and {len(self.std)}"
             )
-        unknown = sorted(set(self.bands) - set(sensor.bands))
+        unknown = sorted(set(self.bands) - {*sensor.bands, *sensor.derived})
         if unknown:
             raise ValueError(f"{self.name} has no band {', '.join(unknown)}")
         if (sensor.kind == "series") != (self.dates is not None):
@@ -85,6 +86,7 @@ class Card(_Frozen):
         boundary: Whether the network gives a parcel-boundary probability beside the classes.
         min_dates: Fewest clear dates that make a series usable at a pixel.
         scores: Measured figures, by test set, modality subset and metric.
+        pretrained_only: Whether the head is untrained: the pack is a start for `train`, not a map.
         weights_sha256: Digest of weights.safetensors.
     """
 
@@ -106,6 +108,7 @@ class Card(_Frozen):
     min_dates: Annotated[int, Field(gt=0)] = 1
     legend: str
     scores: dict[str, dict[str, dict[str, float]]] = {}
+    pretrained_only: bool = False
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
     @property

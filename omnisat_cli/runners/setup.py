@@ -14,7 +14,7 @@ from omnisat_cli.errors import AlignmentError, JobError, SourceError
 from omnisat_cli.geo.crs import is_metric, name_crs
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Plan, Tiling, make_plan
-from omnisat_cli.modality import MODALITIES, flag
+from omnisat_cli.modality import MODALITIES, flag, modality
 from omnisat_cli.packs.registry import Pack, find_pack, verify_weights
 from omnisat_cli.sources.aoi import Area, check_overlap, meets, read_aoi
 from omnisat_cli.sources.opening import Wanted, describe_input, open_input, substitutes
@@ -22,6 +22,7 @@ from omnisat_cli.sources.opening import Wanted, describe_input, open_input, subs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from omnisat_cli.engine.recipe import Channel
     from omnisat_cli.job import Execution, Input, Job
     from omnisat_cli.packs.card import ModalityCard
     from omnisat_cli.sources.values import Source
@@ -34,7 +35,7 @@ _BASE_MB = 700
 _TOKEN_BYTES = 1024
 """Generous bytes of a token; networks of omnisat are at most 256 wide in float32."""
 
-_WINDOW_BASED = frozenset({"unet", "utae"})
+_WINDOW_BASED = frozenset({"unet", "utae", "dual-stream"})
 """Networks that keep no tokens or finer features of a block; see `networks.table`."""
 
 _NEIGHBOURS = {"B8A": "B08", "B08": "B8A", "B05": "B04", "B06": "B07", "B07": "B06", "B12": "B11"}
@@ -80,11 +81,14 @@ def prepare(job: Job, execution: Execution) -> Setup:
         OmnisatError: If anything about the job, its files or its model does not fit.
     """
     pack = find_pack(job.model)
+    _check_maps(pack)
     digest = verify_weights(pack)
     inputs = _matched(job, pack)
     lattice = Lattice(_choose_crs(job), pack.card.patch_m)
     sources = {
-        name: open_input(entry, lattice, Wanted(name, card.bands, card.gsd), job)
+        name: open_input(
+            entry, lattice, Wanted(name, modality(name).stored(card.bands), card.gsd), job
+        )
         for name, (entry, card) in inputs.items()
     }
     area, frame = _area(job, lattice, sources)
@@ -111,6 +115,25 @@ def prepare(job: Job, execution: Execution) -> Setup:
     return Setup(job, pack, sources, area, plan, recipe, fingerprint)
 
 
+def _check_maps(pack: Pack) -> None:
+    """Check that a model gives maps.
+
+    Raises:
+        JobError: If it was only pretrained, or labels whole places.
+    """
+    card = pack.card
+    if card.pretrained_only:
+        raise JobError(
+            f"the model {card.name} is pretrained only: it knows no classes yet. Train it on "
+            f"labels first: omnisat train --from {pack.folder} --labels FILE --field FIELD …"
+        )
+    if card.network.kind == "omnisat-tile":
+        raise JobError(
+            f"the model {card.name} says which classes a whole place holds; it draws no map. "
+            "Choose another model, see `omnisat model list`"
+        )
+
+
 def _matched(job: Job, pack: Pack) -> dict[str, tuple[Input, ModalityCard]]:
     """Pair the job's inputs with the model's modalities, in the order of the card."""
     given = {entry.modality: entry for entry in job.inputs}
@@ -118,10 +141,10 @@ def _matched(job: Job, pack: Pack) -> dict[str, tuple[Input, ModalityCard]]:
     pairs: dict[str, tuple[Input, ModalityCard]] = {}
     for name, card in wanted.items():
         entry = given.pop(name, None)
-        if entry is None and name.startswith("s1-"):
+        if entry is None and (feeder := modality(name).fed_by):
             # A file that states its orbits feeds both of them.
-            entry = next((e for e in job.inputs if e.modality == "s1"), None)
-            given.pop("s1", None)
+            entry = next((e for e in job.inputs if e.modality == feeder), None)
+            given.pop(feeder, None)
         if entry is not None:
             pairs[name] = (entry, card)
     if given:
@@ -155,18 +178,21 @@ def _choose_crs(job: Job) -> str:
     return crs
 
 
-def _channels(entry: Input, card: ModalityCard, source: Source) -> tuple[int | None, ...]:
+def _channels(entry: Input, card: ModalityCard, source: Source) -> tuple[Channel, ...]:
     """Find each band the network wants among those the source delivers."""
     accepted = substitutes(entry)
-    channels: list[int | None] = []
+    channels: list[Channel] = []
     missing = []
     for band in card.bands:
-        if band in source.bands:
-            channels.append(source.bands.index(band))
-        elif accepted.get(band) == "none":
+        parts = modality(card.name).derived.get(band, (band,))
+        absent = [part for part in parts if part not in source.bands]
+        if not absent:
+            first, *second = (source.bands.index(part) for part in parts)
+            channels.append((first, second[0]) if second else first)
+        elif all(accepted.get(part) == "none" for part in absent):
             channels.append(None)
         else:
-            missing.append(band)
+            missing += [part for part in absent if part not in missing]
     if missing:
         option, band = flag(entry.modality, "substitute"), missing[0]
         copy = _NEIGHBOURS.get(band)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MaskKind = Literal["scl", "cloud", "valid", "probability", "qai"]
+MaskKind = Literal["scl", "cloud", "valid", "probability", "qai", "landsat", "modis"]
 
 _KINDS: dict[str, MaskKind] = {
     "scl": "scl",
@@ -26,13 +26,24 @@ _KINDS: dict[str, MaskKind] = {
     "clouds": "cloud",
     "cloud": "cloud",
     "qai": "qai",
+    "qa_pixel": "landsat",
+    "state_1km": "modis",
+    "state_500m": "modis",
     "cloud_probability": "probability",
     "clp": "probability",
     "cldprb": "probability",
     "msk_cldprb": "probability",
 }
 _AMBIGUOUS = ("mask", "qa", "valid_mask", "quality")
-_PREFERENCE: tuple[MaskKind, ...] = ("scl", "qai", "cloud", "probability", "valid")
+_PREFERENCE: tuple[MaskKind, ...] = (
+    "scl",
+    "qai",
+    "landsat",
+    "modis",
+    "cloud",
+    "probability",
+    "valid",
+)
 
 SCL_CLEAR = (4, 5, 6, 7)
 _SCL_SNOW = 11
@@ -45,6 +56,13 @@ _QAI_EMPTY = 1
 _QAI_CLOUD = 0b11110  # cloud state (2 bits), cloud shadow, snow
 _QAI_BROKEN = 1 << 9  # saturated
 
+_BITS: dict[str, tuple[int, int, int]] = {
+    # empty, hidden, snow
+    "qai": (_QAI_EMPTY | _QAI_BROKEN, _QAI_CLOUD & ~(1 << 4), 1 << 4),
+    "landsat": (1, 0b11110, 1 << 5),  # dilated cloud, cirrus, cloud, shadow
+    "modis": (0, 1 << 2 | 1 << 10, 1 << 12 | 1 << 15),  # shadow, internal cloud; and `apply`
+}
+
 
 @dataclass(frozen=True, slots=True)
 class CloudRule:
@@ -52,7 +70,7 @@ class CloudRule:
 
     Attributes:
         kind: The convention.
-        keep_snow: Whether snow counts as clear (SCL and QAI).
+        keep_snow: Whether snow counts as clear (SCL and bits).
         full_scale: The number that means 100 % (probabilities).
     """
 
@@ -80,10 +98,12 @@ class CloudRule:
             table = np.zeros((2, _SCL_LAST + 2), dtype=bool)  # the last: beyond every class
             table[0, list(keep)] = table[1, list(_SCL_EMPTY)] = True
             clear, empty = table[:, np.clip(codes, 0, _SCL_LAST + 1)]
-        elif self.kind == "qai":
-            hidden = _QAI_CLOUD & ~(1 << 4) if self.keep_snow else _QAI_CLOUD
-            empty = (codes & (_QAI_EMPTY | _QAI_BROKEN)) != 0
-            clear = ~empty & ((codes & hidden) == 0)
+        elif self.kind in _BITS:
+            none, hidden, snow = _BITS[self.kind]
+            empty = (codes & none) != 0
+            clear = ~empty & ((codes & (hidden if self.keep_snow else hidden | snow)) == 0)
+            if self.kind == "modis":  # two bits of cloud state: clear, cloudy, mixed, not set
+                clear &= (codes & 0b11) % 3 == 0
         elif self.kind == "probability":
             clear = codes < _PROBABLE * self.full_scale / 100
             empty = np.zeros_like(clear)
@@ -100,6 +120,10 @@ class CloudRule:
             + ("" if self.keep_snow else ", 11")
             + " are hidden; 0, 1 are empty",
             "qai": "FORCE quality bits: cloud, shadow" + ("" if snow else ", snow") + " are hidden",
+            "landsat": "QA_PIXEL bits: cloud, cirrus, shadow"
+            + ("" if snow else ", snow")
+            + " are hidden, fill is empty",
+            "modis": "state bits: cloud, shadow" + ("" if snow else ", snow") + " are hidden",
             "cloud": "numbers other than 0 are cloud",
             "valid": "numbers other than 0 are clear",
             "probability": f"{_PROBABLE:g} % and more is cloud",
@@ -111,7 +135,7 @@ def find_mask(names: Iterable[str], asked: str) -> tuple[str, MaskKind | None] |
 
     Args:
         names: Layer names of the file.
-        asked: "auto", "none", "NAME" or "NAME:kind" with kind scl, cloud, valid, probability, qai.
+        asked: "auto", "none", "NAME" or "NAME:kind" with a kind of `MaskKind`.
 
     Returns:
         The layer name and its convention (None: the name does not tell), or None without a mask.

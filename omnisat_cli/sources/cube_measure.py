@@ -13,12 +13,13 @@ from omnisat_cli.sources.clouds import settle_rule
 from omnisat_cli.sources.cube_dates import Calendar
 from omnisat_cli.sources.cube_sample import Sampler, pick_dates
 from omnisat_cli.sources.cube_source import MASK_KEY, CubeRecipe
+from omnisat_cli.sources.optical import Stored, optical_scaling
 from omnisat_cli.sources.scaling import (
     BandSample,
     empty_everywhere,
     nodata_decision,
     offset_hint,
-    s1_scaling,
+    radar_scaling,
     s2_scaling,
 )
 from omnisat_cli.sources.values import Decision
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from omnisat_cli.modality import Modality
     from omnisat_cli.sources.clouds import MaskKind
     from omnisat_cli.sources.cube_options import CubeOptions
     from omnisat_cli.sources.cube_store import CubeStore
@@ -36,8 +38,17 @@ if TYPE_CHECKING:
 FoundMask = tuple[str, "MaskKind | None"]
 """Name of a mask layer and its convention, None where the name does not tell."""
 
-MEASURED_BANDS = ("B02", "B03", "B04", "B08", "VV", "VH")
-"""Bands that tell scale, offset and order; the others follow."""
+_VISIBLE_AND_NIR = {
+    "s2": ("B02", "B03", "B04", "B08"),
+    "l8": ("B2", "B3", "B4", "B5"),
+    "l7": ("B1", "B2", "B3", "B4"),
+    "modis": ("B1", "B2", "B3", "B4"),
+}
+
+
+def measured_bands(sensor: Modality) -> tuple[str, ...]:
+    """Return the bands that tell scale, offset and order; the others follow."""
+    return (*_VISIBLE_AND_NIR.get(sensor.name, sensor.bands), *sensor.thermal)
 
 
 def measure(
@@ -76,18 +87,26 @@ def measure(
         steps, clear = steps[kept], clear[kept]
     sample, words = _sample_bands(sampler, recipe, days, pick_dates(days, steps, clear))
     decisions += words
-    if modality(recipe.sensor).units == "db":
-        band = sample.bands[0]
-        variable = store.dataset()[recipe.layers[band].variable]
-        unsigned = recipe.encodings[band].unsigned
-        stored = f"{'u' if unsigned else ''}{variable.dtype}"
+    sensor, band = modality(recipe.sensor), sample.bands[0]
+    variable = store.dataset()[recipe.layers[band].variable]
+    stored = f"{'u' if recipe.encodings[band].unsigned else ''}{variable.dtype}"
+    if sensor.units == "db":
         units = str(variable.attrs.get("units", ""))
-        scaling, decision = s1_scaling(sample, stored, units, options.s1_units)
+        scaling, decision = radar_scaling(sensor.name, sample, stored, units, options.units)
         return replace(recipe, scaling=scaling), (*decisions, decision)
-    stated = (options.s2_scale, options.s2_offset)
-    scaling, found = s2_scaling(sample, days, _hint(store, recipe, len(days)), stated)
-    decisions += [*found, *_check_vegetation(sample)]
-    return replace(recipe, scaling=scaling), tuple(decisions)
+    stated = (options.scale, options.offset)
+    if sensor.name == "s2":
+        scaling, found = s2_scaling(sample, days, _hint(store, recipe, len(days)), stated)
+        decisions += [*found, *_check_vegetation(sample)]
+        return replace(recipe, scaling=scaling), tuple(decisions)
+    said = [*(layer.name for layer in recipe.layers.values())]
+    said += [
+        str(value) for table in (variable.attrs, store.dataset().attrs) for value in table.values()
+    ]
+    how = Stored(stored, " ".join(said), recipe.encodings[band].scale)
+    scalings, found = optical_scaling(sensor, sample, how, stated)
+    recipe = replace(recipe, scaling=scalings[""], thermal={b: s for b, s in scalings.items() if b})
+    return recipe, (*decisions, *found)
 
 
 def _used(recipe: CubeRecipe) -> NDArray[np.intp]:
@@ -140,7 +159,7 @@ def _sample_bands(
     """Read the bands that the scale and the offset are measured on, and count empty values."""
     sensor = modality(recipe.sensor)
     own = [key for key in recipe.layers if key != MASK_KEY]
-    few = [band for band in own if band in MEASURED_BANDS]
+    few = [band for band in own if band in measured_bands(sensor)]
     bands = tuple(few if len(few) > 1 else own)
     wanted = (*bands, MASK_KEY) if recipe.clouds is not None else bands
     raw, steps = sampler.read({key: recipe.layers[key] for key in wanted}, steps)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from omnisat_cli.sources.cube_dates import Duplicates
     from omnisat_cli.sources.cube_grid import PixelReference
-    from omnisat_cli.sources.scaling import S1Units
+    from omnisat_cli.sources.scaling import RadarUnits
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,11 @@ class CubeOptions:
         cloud_mask: "auto", "none", "NAME" or "NAME:kind" (--cloud-mask).
         keep_snow: Whether snow counts as clear.
         max_cloud: Dates with more per cent hidden (in the sample) are left out.
-        s2_scale: Factor from stored values to reflectance 0–1 (--s2-scale).
-        s2_offset: What to add to reflectance × 10 000: 0 or -1000 (--s2-offset).
-        s1_units: Units of the backscatter (--s1-units).
+        gsd: Pixel size to deliver, metres; None for the sensor's own.
+        scale: Factor from stored values to reflectance 0–1 (--s2-scale, --l8-scale).
+        offset: What to add afterwards: Sentinel-2, to reflectance × 10 000, 0 or -1000
+            (--s2-offset); other optical sensors, to reflectance (--l8-offset).
+        units: Units of the backscatter (--s1-units).
         orbit_stated: Whether the user vouches for the orbit the modality names.
         substitutes: Canonical band to the band copied in its place.
         on_error: "fail", or "hole": a date that cannot be read is left out of the window.
@@ -49,9 +51,10 @@ class CubeOptions:
     cloud_mask: str = "auto"
     keep_snow: bool = False
     max_cloud: float | None = None
-    s2_scale: float | None = None
-    s2_offset: float | None = None
-    s1_units: S1Units = "auto"
+    gsd: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+    units: RadarUnits = "auto"
     orbit_stated: bool = False
     substitutes: Mapping[str, str] = field(default_factory=dict)
     on_error: Literal["fail", "hole"] = "fail"

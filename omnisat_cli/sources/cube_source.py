@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from omnisat_cli.errors import AlignmentError, SourceError
 from omnisat_cli.geo.crs import moved_bounds, same_crs, short_crs
 from omnisat_cli.geo.lattice import Window
-from omnisat_cli.modality import MODALITIES
 from omnisat_cli.sources.cube_layout import read_layers
 from omnisat_cli.sources.cube_warp import bilinear, locate, nearest
 from omnisat_cli.sources.scaling import empty_everywhere
@@ -48,6 +47,8 @@ class CubeRecipe:
         layers: Canonical band (and `MASK_KEY`) to layer.
         encodings: The same keys to how they store numbers.
         scaling: From decoded values to the canonical unit.
+        thermal: Bands that have a scaling of their own.
+        gsd: Pixel size to deliver, metres; 1 pixel an anchor pixel where that is finer.
         clouds: Meaning of the mask; None without one.
         bands: Canonical bands to deliver, in order.
         substitutes: Delivered band to the band it is copied from.
@@ -66,6 +67,8 @@ class CubeRecipe:
     substitutes: Mapping[str, str]
     calendar: Calendar
     average: bool
+    gsd: float
+    thermal: Mapping[str, Scaling] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
@@ -99,7 +102,7 @@ class CubeSource:
         self._recipe = recipe
         self._lattice = lattice
         self._on_error = on_error
-        self._refine = refine_of(recipe.sensor, lattice)
+        self._refine = refine_of(recipe.sensor, recipe.gsd, lattice)
         self._offset = aligned_window(recipe.grid, lattice, self._refine)
         self._footprint = moved_bounds(recipe.grid.bounds, recipe.grid.crs, lattice.crs)
         self._identities = stated[1]
@@ -259,7 +262,8 @@ def decode_bands(
     data = np.ones(first.shape, dtype=bool)
     for band, stored in own.items():
         values, known = recipe.encodings[band].decode(stored)
-        values, known = recipe.scaling.apply(values, known, span)
+        scaling = recipe.thermal.get(band, recipe.scaling)
+        values, known = scaling.apply(values, known, span)
         data &= known
         for k, delivered in enumerate(recipe.bands):
             if recipe.substitutes.get(delivered, delivered) == band:
@@ -295,13 +299,14 @@ def _merged(
     return Series(out, days, valid, clouded)
 
 
-def refine_of(sensor: str, lattice: Lattice) -> int:
-    """Pixels of a sensor along one anchor pixel.
+def refine_of(sensor: str, gsd: float, lattice: Lattice) -> int:
+    """Pixels of a sensor along one anchor pixel; coarser ones are brought onto it.
 
     Raises:
         AlignmentError: If the anchor pixel is not a whole number of them.
     """
-    gsd = MODALITIES[sensor].gsd
+    if gsd > lattice.gsd:
+        return 1
     refine = round(lattice.gsd / gsd)
     if refine < 1 or abs(refine * gsd - lattice.gsd) > 1e-9 * lattice.gsd:
         raise AlignmentError(

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
-from omnisat_cli.geo.crs import short_crs
+from omnisat_cli.geo.crs import metres, short_crs
 from omnisat_cli.modality import MODALITIES, canonical_band, flag, modality
 from omnisat_cli.sources.clouds import find_mask
 from omnisat_cli.sources.cube_dates import choose_dates, find_orbits, find_times, keep_orbit
 from omnisat_cli.sources.cube_grid import find_grid, stated_crs
 from omnisat_cli.sources.cube_layout import find_dims, list_layers, match_bands
-from omnisat_cli.sources.cube_measure import MEASURED_BANDS, measure
+from omnisat_cli.sources.cube_measure import measure, measured_bands
 from omnisat_cli.sources.cube_options import CubeOptions
 from omnisat_cli.sources.cube_source import MASK_KEY, CubeRecipe, CubeSource
 from omnisat_cli.sources.cube_store import CubeStore
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from omnisat_cli.sources.cube_layout import Dims, Layer
     from omnisat_cli.sources.cube_measure import FoundMask
     from omnisat_cli.sources.dates import Times
+
+_LANDSAT_FROM, _MODIS_FROM = 24.0, 200.0
+"""Metres: Sentinel-2 has pixels of 10 and 20 m, ALOS-2 and Landsat of 25 and 30, MODIS of 250."""
 
 __all__ = ["CubeFacts", "CubeOptions", "CubeSource", "describe_cube", "open_cube"]
 
@@ -141,7 +144,7 @@ def describe_cube(path: str | Path, options: CubeOptions | None = None) -> CubeF
     grid, decisions = survey.grid(max(survey.layers, key=lambda layer: layer.timed))
     names = [layer.name for layer in survey.layers]
     sensors = {}
-    for name in ("s2", "s1"):
+    for name in _candidates(grid):
         sensor = MODALITIES[name]
         held = {canonical_band(sensor, layer) for layer in names}
         bands = tuple(band for band in sensor.bands if band in held)
@@ -168,13 +171,24 @@ def describe_cube(path: str | Path, options: CubeOptions | None = None) -> CubeF
     )  # fmt: skip
 
 
+def _candidates(grid: CubeGrid) -> tuple[str, ...]:
+    """Return the sensors that pixels of this size may come from: their bands share names."""
+    if not grid.crs:
+        return ("s2", "s1")
+    middle = (grid.bounds[1] + grid.bounds[3]) / 2
+    pixel = metres(grid.crs, grid.dx, grid.dy, middle)
+    if pixel > _MODIS_FROM:
+        return ("modis",)
+    return ("l8", "l7", "s1", "alos") if pixel > _LANDSAT_FROM else ("s2", "s1", "alos")
+
+
 def open_cube(
     name: str, path: str | Path, lattice: Lattice, options: CubeOptions | None = None
 ) -> CubeSource:
     """Open one sensor of a cube as a source of series on a lattice.
 
     Args:
-        name: Modality: "s2", "s1", "s1-asc" or "s1-des".
+        name: Modality, a series.
         path: netCDF file or Zarr folder.
         lattice: The anchor lattice of the job.
         options: What the user states; None: find everything out.
@@ -202,7 +216,9 @@ def _open(survey: _Survey, sensor: Modality, lattice: Lattice) -> CubeSource:
     found, band_words = _bands(survey, sensor)
     used = _used_of(found, options)
     # A band that the network does not use is read where the scale is measured, and never again.
-    bands = {band: layer for band, layer in found.items() if band in (*used, *MEASURED_BANDS)}
+    bands = {
+        band: layer for band, layer in found.items() if band in (*used, *measured_bands(sensor))
+    }
     grid, said = survey.grid(next(iter(bands.values())))
     if not grid.crs:
         raise AlignmentError(
@@ -219,7 +235,7 @@ def _open(survey: _Survey, sensor: Modality, lattice: Lattice) -> CubeSource:
         scaling=Scaling("affine"), clouds=None,
         bands=_delivered(sensor, found, options),
         substitutes=dict(options.substitutes), calendar=calendar,
-        average=options.duplicate_dates == "mean",
+        average=options.duplicate_dates == "mean", gsd=options.gsd or sensor.gsd,
     )  # fmt: skip
     recipe, measured = measure(
         survey.store, recipe, times.days, (mask[1] if mask else None, options)

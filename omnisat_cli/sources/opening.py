@@ -13,7 +13,7 @@ from omnisat_cli.sources.cube_grid import PixelReference
 from omnisat_cli.sources.cube_options import CubeOptions
 from omnisat_cli.sources.cubes import describe_cube, open_cube
 from omnisat_cli.sources.images import ImageOptions, describe_image, open_image
-from omnisat_cli.sources.scaling import S1Units
+from omnisat_cli.sources.scaling import RadarUnits
 
 if TYPE_CHECKING:
     from omnisat_cli.geo.lattice import Bounds, Lattice
@@ -129,9 +129,10 @@ def _cube_options(entry: Input, wanted: Wanted | None, job: Job | None) -> CubeO
         cloud_mask=entry.option("cloud_mask") or "auto",
         keep_snow=entry.option("keep_snow") == "yes",
         max_cloud=_number(entry, "max_cloud"),
-        s2_scale=_number(entry, "scale"),
-        s2_offset=None if offset in (None, "auto") else _number(entry, "offset"),
-        s1_units=cast("S1Units", _choice(entry, "units", get_args(S1Units))),
+        gsd=None if wanted is None else wanted.gsd,
+        scale=_number(entry, "scale"),
+        offset=None if offset in (None, "auto") else _number(entry, "offset"),
+        units=cast("RadarUnits", _choice(entry, "units", get_args(RadarUnits))),
         orbit_stated=wanted is not None and entry.modality == wanted.modality,
         # "none" is the engine's business, not the reader's.
         substitutes={k: v for k, v in substitutes(entry).items() if v != "none"},

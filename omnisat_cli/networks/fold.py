@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter
+from omnisat_cli.networks.dual_stream import DualStream
 from omnisat_cli.networks.image import ImageEncoder, ImageFeatures, ResidualBlock, pool
 from omnisat_cli.networks.omnisat import OmniSat
 from omnisat_cli.networks.seam import Dense, Encoded
@@ -40,8 +41,8 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
     """Rearrange a trained network for inference.
 
     Args:
-        network: An `OmniSatSegmenter`, `OmniSat`, `AnySatSegmenter`, `UNet` or `UTAE`; it is
-            not changed.
+        network: An `OmniSatSegmenter`, `OmniSat`, `AnySatSegmenter`, `UNet`, `UTAE` or
+            `DualStream`; it is not changed.
 
     Returns:
         A network with the same interface whose results differ by rounding only. It cannot be
@@ -58,8 +59,8 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
         return copy.deepcopy(network).requires_grad_(False).eval()
     if isinstance(network, UNet):
         return _fold_unet(network).eval()
-    if isinstance(network, UTAE):
-        return _fold_utae(network).eval()
+    if isinstance(network, UTAE | DualStream):
+        return _fold_stacks(network).eval()
     raise ValueError(f"no inference form of {type(network).__name__}")
 
 
@@ -493,8 +494,8 @@ def _fold_unet(network: UNet) -> UNet:
     return folded.requires_grad_(False)
 
 
-def _fold_utae(network: UTAE) -> UTAE:
-    """Fold the batch-norms after the dates are pooled; those before are group-norms."""
+def _fold_stacks(network: nn.Module) -> nn.Module:
+    """Fold the batch-norms of U-TAE, after the dates are pooled; those before are group-norms."""
     folded = copy.deepcopy(network)
     stacks = [layer for layer in folded.modules() if isinstance(layer, nn.Sequential)]
     for stack in stacks:

@@ -6,7 +6,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
+from omnisat_cli.networks.dual_stream import DualStream, DualStreamConfig
 from omnisat_cli.networks.segmenter import OmniSatSegmenter, SegmenterConfig
+from omnisat_cli.networks.tile import OmniSatTile, TileConfig
 from omnisat_cli.networks.unet import UNet, UNetConfig
 from omnisat_cli.networks.utae import UTAE, UtaeConfig
 
@@ -20,6 +22,8 @@ NETWORKS: Mapping[str, Callable[[Mapping[str, object]], nn.Module]] = MappingPro
         "omnisat": lambda plain: OmniSatSegmenter(SegmenterConfig.from_dict(plain)),
         "unet": lambda plain: UNet(UNetConfig.from_dict(plain)),
         "utae": lambda plain: UTAE(UtaeConfig.from_dict(plain)),
+        "dual-stream": lambda plain: DualStream(DualStreamConfig.from_dict(plain)),
+        "omnisat-tile": lambda plain: OmniSatTile(TileConfig.from_dict(plain)),
         "anysat": lambda plain: AnySatSegmenter(AnySatSegmenterConfig.from_dict(plain)),
     }
 )

@@ -13,6 +13,7 @@ import rasterio
 from omnisat_cli.errors import AlignmentError, JobError, OmnisatError, SourceError
 from omnisat_cli.learning.datasets import Options, open_dataset
 from omnisat_cli.learning.datasets.cache import ByteCache
+from omnisat_cli.learning.datasets.scenes import SceneExamples
 from omnisat_cli.learning.datasets.windows import cut_of
 from omnisat_cli.learning.simulate import Scene, SceneSpec, simulate
 from omnisat_cli.learning.simulate.files import write_scene
@@ -100,6 +101,19 @@ def test_examples_pickle_small_and_read_the_same(root: Path) -> None:
     assert len(pickle.dumps(examples)) < 10_000
     for name, part in again.example(7).sample.data.items():
         np.testing.assert_array_equal(part.pixels, first.sample.data[name].pixels)
+
+
+def test_labels_are_read_without_imagery(copy: Path) -> None:
+    examples = open_dataset("scenes", copy, options=Options(side=4))
+    whole = examples.example(5)
+    (copy / "3" / "s2.nc").unlink()
+    again = open_dataset("scenes", copy, options=Options(side=4))
+    assert isinstance(again, SceneExamples)
+    labels = again.labels(5)
+    np.testing.assert_array_equal(labels.classes, whole.classes)
+    np.testing.assert_array_equal(labels.parcels, whole.parcels)
+    assert labels.sample.window == whole.sample.window
+    assert not labels.sample.data
 
 
 def test_editing_an_example_does_not_change_the_next_reading(root: Path) -> None:

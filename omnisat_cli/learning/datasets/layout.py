@@ -110,7 +110,11 @@ def read_lines(path: Path) -> tuple[str, ...]:
 
 
 def read_raster(
-    path: Path, count: int | None, dtypes: tuple[str, ...], shape: tuple[int, int] | None
+    path: Path,
+    count: int | None,
+    dtypes: tuple[str, ...],
+    shape: tuple[int, int] | None,
+    area: tuple[slice, slice] | None = None,
 ) -> NDArray[np.generic]:
     """Read all bands of an image; no band is taken for transparency.
 
@@ -119,11 +123,13 @@ def read_raster(
         count: Number of bands it must have; None = any.
         dtypes: What its samples may be.
         shape: Rows and columns it must have; None = any.
+        area: Rows and columns to read; None = all.
 
     Raises:
         SourceError: If it is missing, damaged, or not as described.
     """
     from rasterio.errors import RasterioIOError
+    from rasterio.windows import Window
 
     with open_raster(path) as image:
         fits = (
@@ -139,7 +145,8 @@ def read_raster(
                 f"{wanted}"
             )
         try:
-            pixels: NDArray[np.generic] = image.read()
+            window = None if area is None else Window.from_slices(*area)
+            pixels: NDArray[np.generic] = image.read(window=window)
         except RasterioIOError as error:
             raise SourceError(f"{path} is damaged or cut short: {error}") from error
     return pixels

@@ -25,7 +25,7 @@ class Options:
         task: Whether pixels or places have classes.
         legend: Class scheme, where a dataset has several.
         clouds: "keep" every date as it is, or "mask" what the dataset's masks call cloud or snow.
-        cache_mb: Bound on decoded pixels kept in memory, in MiB.
+        cache_mb: Bound on decoded imagery kept in memory, in MiB; labels take a quarter more.
     """
 
     side: int | None = None

@@ -31,8 +31,6 @@ from omnisat_cli.sources.safe import open_raster
 from omnisat_cli.sources.values import Image, Sample, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from omnisat_cli.learning.datasets.request import Request
@@ -57,30 +55,29 @@ class _Ground:
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoded:
-    """A scene in memory; series may be stored as uint16 where that loses nothing."""
+class _Truth:
+    """Labels of a scene."""
 
-    data: Mapping[str, Image | Series]
     classes: NDArray[np.uint8]
     parcels: NDArray[np.int32] | None
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        total = self.classes.nbytes + (0 if self.parcels is None else self.parcels.nbytes)
-        for part in self.data.values():
-            total += part.pixels.nbytes + part.valid.nbytes
-            total += part.clouded.nbytes if isinstance(part, Series) else 0
-        return total
+
+_Imagery = dict[str, Image | Series]
+"""Imagery of a scene; series may be stored as uint16 where that loses nothing."""
 
 
-def _bytes(scene: _Decoded) -> int:
-    return scene.nbytes
+def _bytes_of_truth(truth: _Truth) -> int:
+    return truth.classes.nbytes + (0 if truth.parcels is None else truth.parcels.nbytes)
+
+
+def _bytes_of_imagery(data: _Imagery) -> int:
+    flags = [part.clouded.nbytes for part in data.values() if isinstance(part, Series)]
+    return sum(part.pixels.nbytes + part.valid.nbytes for part in data.values()) + sum(flags)
 
 
 @dataclass(frozen=True, slots=True)
 class SceneExamples:
-    """Windows of scenes; see `Examples`. Decoded scenes are kept, the latest used first."""
+    """Windows of scenes; see `Examples`. Decoded scenes are kept up to a number of bytes."""
 
     name: str
     folders: tuple[Path, ...]
@@ -89,7 +86,8 @@ class SceneExamples:
     cut: Cut
     grounds: tuple[_Ground, ...]
     starts: tuple[int, ...]
-    cache: ByteCache[_Decoded] = field(compare=False, repr=False)
+    imagery: ByteCache[_Imagery] = field(compare=False, repr=False)
+    truths: ByteCache[_Truth] = field(compare=False, repr=False)
     legend: Legend = field(default_factory=sim_legend, repr=False)
     task: Task = "segmentation"
 
@@ -109,42 +107,55 @@ class SceneExamples:
             SourceError: If a file of its scene is damaged.
             AlignmentError: If a file does not say where it lies.
         """
-        which = int(np.searchsorted(self.starts, index, side="right")) - 1
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        ground = self.grounds[which]
-        scene = self.cache.get(which, self._decode)
-        window = self.cut.window(*ground.window.shape, index - self.starts[which])
+        which, window = self._place(index)
+        scene = self.imagery.get(which, self._read_imagery)
         refines = {channel.name: round(self.patch_m / channel.gsd) for channel in self.channels}
-        place = replace(
-            window, row=window.row + ground.window.row, col=window.col + ground.window.col
-        )
         data = {
             name: cut_series(part, window, refines[name])
             if isinstance(part, Series)
             else cut_image(part, window, refines[name])
-            for name, part in scene.data.items()
+            for name, part in scene.items()
         }
-        parcels = scene.parcels
+        labels = self.labels(index)
+        return replace(labels, sample=replace(labels.sample, data=data))
+
+    def labels(self, index: int) -> Example:
+        """Read the labels of one window.
+
+        Raises:
+            SourceError: If the truth of its scene is damaged.
+        """
+        which, window = self._place(index)
+        ground, truth = self.grounds[which], self.truths.get(which, self._read_truth)
+        row, col = window.row + ground.window.row, window.col + ground.window.col
+        parcels = truth.parcels
         return Example(
-            Sample(place, data),
-            classes=cut_raster(scene.classes, window, ground.refine),
+            Sample(replace(window, row=row, col=col)),
+            classes=cut_raster(truth.classes, window, ground.refine),
             parcels=None if parcels is None else cut_raster(parcels, window, ground.refine),
         )
 
-    def _decode(self, which: int) -> _Decoded:
+    def _place(self, index: int) -> tuple[int, Window]:
+        """Return the scene of a window, and the window from the scene's upper left patch."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        which = int(np.searchsorted(self.starts, index, side="right")) - 1
+        shape = self.grounds[which].window.shape
+        return which, self.cut.window(*shape, index - self.starts[which])
+
+    def _read_imagery(self, which: int) -> _Imagery:
         folder, ground = self.folders[which], self.grounds[which]
-        data = {}
+        data: _Imagery = {}
         for channel in self.channels:
-            kind = _input_of(channel.name)
-            path = folder / FILES[kind]
+            path = folder / FILES[_input_of(channel.name)]
             if path.exists():
-                data[channel.name] = _read(path, kind, channel, ground)
-        return _Decoded(
-            data,
-            _read_truth(folder / TRUTH, ground, self.legend),
-            _read_parcels(folder / PARCELS, ground),
-        )
+                data[channel.name] = _read(path, channel, ground)
+        return data
+
+    def _read_truth(self, which: int) -> _Truth:
+        folder, ground = self.folders[which], self.grounds[which]
+        classes = _read_classes(folder / TRUTH, ground, self.legend)
+        return _Truth(classes, _read_parcels(folder / PARCELS, ground))
 
 
 def open_examples(request: Request) -> SceneExamples:
@@ -165,13 +176,13 @@ def open_examples(request: Request) -> SceneExamples:
     return SceneExamples(
         name=f"{request.title} ({len(folders)} in {request.root})",
         folders=folders,
-        channels=request.chosen(_channels(folders)) if request.modalities is None
-        else request.chosen(_channels(folders, orbits=True)),
+        channels=request.chosen(_channels(folders, orbits=request.modalities is not None)),
         patch_m=patch_m,
         cut=cut,
         grounds=grounds,
         starts=(0, *np.cumsum(counts).tolist()),
-        cache=ByteCache(options.cache_mb * 2**20, _bytes),
+        imagery=ByteCache(options.cache_mb * 2**20, _bytes_of_imagery),
+        truths=ByteCache(options.cache_mb * 2**18, _bytes_of_truth),
     )  # fmt: skip
 
 
@@ -251,9 +262,9 @@ def _beside(edges: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.abs(edges - np.rint(edges))
 
 
-def _read(path: Path, kind: str, channel: Channel, ground: _Ground) -> Image | Series:
+def _read(path: Path, channel: Channel, ground: _Ground) -> Image | Series:
     """Read a modality of a scene, whole."""
-    entry = Input(kind, (str(path),))
+    entry = Input(_input_of(channel.name), (str(path),))
     wanted = Wanted(channel.name, channel.bands, channel.gsd)
     job = Job((entry,), model="", out=Path())  # nothing is mapped: dates and errors by default
     source = open_input(entry, ground.lattice, wanted, job)
@@ -277,7 +288,7 @@ def _compact(series: Series) -> Series:
     return series
 
 
-def _read_truth(path: Path, ground: _Ground, legend: Legend) -> NDArray[np.uint8]:
+def _read_classes(path: Path, ground: _Ground, legend: Legend) -> NDArray[np.uint8]:
     """Read the classes of a scene's whole patches."""
     from rasterio.errors import RasterioIOError
     from rasterio.windows import Window as Rectangle

@@ -45,6 +45,14 @@ _TABLE = (
         "omnisat, simulated landscapes",
     ),
     Dataset(
+        "pastis-hd",
+        "pastis",
+        "18 crops in 1280 m tiles of France: Sentinel-2 and -1 series, SPOT 1 m (PASTIS, -R, -HD)",
+        "Licence Ouverte 2.0",
+        "Sainte Fare Garnot and Landrieu 2021, arXiv 2107.07933; 2022, arXiv 2112.07558; "
+        "Astruc et al. 2024, arXiv 2404.08351",
+    ),
+    Dataset(
         "treesatai-ts",
         "treesatai",
         "15 tree genera in 60 m tiles of Lower Saxony: aerial 0.2 m, Sentinel-1 and -2 series",

@@ -52,7 +52,8 @@ THRESHOLD = 0.07
 """Share of a tile's area above which it holds a genus."""
 
 _LABELS = "TreeSatBA_v9_60m_multi_labels.json"
-_SIDE, _AERIAL_PX, _USED_PX = 6, 304, 300
+_WINDOW = Window(0, 0, 6, 6)
+_AERIAL_PX, _USED_PX = 304, 300
 _HIDDEN = 50.0
 """Probability of cloud or snow, in percent, from which `clouds="mask"` drops a pixel."""
 _RADAR = ("VV", "VH")
@@ -110,8 +111,12 @@ class TreeSatAIExamples:
             stored = read_series(self.series / h5)
             for name in [name for name in _SERIES if name in names]:
                 data[name] = _SERIES[name](stored, self.masked)
+        return Example(Sample(_WINDOW, data), tags=self.labels(index).tags)
+
+    def labels(self, index: int) -> Example:
+        """Return the genera of one tile."""
         tags = None if self.tags is None else self.tags[index].copy()
-        return Example(Sample(Window(0, 0, _SIDE, _SIDE), data), tags=tags)
+        return Example(Sample(_WINDOW), tags=tags)
 
 
 def open_examples(request: Request) -> TreeSatAIExamples:

@@ -63,13 +63,13 @@ def _starts(size: int, cut: Cut) -> list[int]:
 
 def cut_image(image: Image, window: Window, refine: int) -> Image:
     """Copy a window, in patches from the upper left, out of an image."""
-    rows, cols = _slices(window, refine)
+    rows, cols = slices_of(window, refine)
     return Image(image.pixels[:, rows, cols].copy(), image.valid[rows, cols].copy())
 
 
 def cut_series(series: Series, window: Window, refine: int) -> Series:
     """Copy a window, in patches from the upper left, out of a series, as float32."""
-    rows, cols = _slices(window, refine)
+    rows, cols = slices_of(window, refine)
     return Series(
         series.pixels[..., rows, cols].astype(np.float32),
         series.dates,
@@ -80,9 +80,10 @@ def cut_series(series: Series, window: Window, refine: int) -> Series:
 
 def cut_raster(raster: NDArray[Scalar], window: Window, refine: int) -> NDArray[Scalar]:
     """Copy a window, in patches from the upper left, out of an (H, W) raster."""
-    return raster[_slices(window, refine)].copy()
+    return raster[slices_of(window, refine)].copy()
 
 
-def _slices(window: Window, refine: int) -> tuple[slice, slice]:
+def slices_of(window: Window, refine: int) -> tuple[slice, slice]:
+    """Return rows and columns of a window of patches in a raster `refine` times finer."""
     fine = window.refined(refine)
     return slice(fine.row, fine.row_end), slice(fine.col, fine.col_end)

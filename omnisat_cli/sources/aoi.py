@@ -12,12 +12,19 @@ import numpy as np
 import shapely
 
 from omnisat_cli.errors import AlignmentError, JobError, SecurityError, SourceError
-from omnisat_cli.geo.crs import is_geographic, is_metric, mover, name_crs, same_crs
-from omnisat_cli.sources.safe import local_path, read_head
+from omnisat_cli.geo.crs import is_metric, mover, name_crs, same_crs
+from omnisat_cli.sources.safe import local_path
 from omnisat_cli.sources.values import Decision
+from omnisat_cli.sources.vectors import (
+    GEOJSON,
+    only_layer,
+    refuse_contradiction,
+    surfaces,
+    vector_kind,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -121,7 +128,7 @@ def read_aoi(
         Decision("area", note, "said by its reader", warning=True) for note in outline.notes
     ]
     polygon = _one_polygon(outline, str(place), decisions)
-    _refuse_contradiction(polygon, crs, str(place), "--aoi-crs", target_crs)
+    refuse_contradiction(polygon.bounds, crs, str(place), "--aoi-crs", target_crs)
     polygon = _to_crs(polygon, crs, target_crs, str(place))
     return Area(polygon, target_crs, str(path), tuple(decisions))
 
@@ -158,7 +165,7 @@ def _read_bbox(bbox: Bounds, bbox_crs: str | None, target_crs: str) -> Area:
         )
     crs = name_crs(bbox_crs)[0] if bbox_crs else target_crs
     box = shapely.box(left, bottom, right, top)
-    _refuse_contradiction(box, crs, "--bbox", "--bbox-crs", target_crs)
+    refuse_contradiction(box.bounds, crs, "--bbox", "--bbox-crs", target_crs)
     because = "given with --bbox-crs" if bbox_crs else "the CRS of the map"
     decision = Decision("area crs", crs[:80], because, "--bbox-crs")
     text = f"bbox {left:.10g} {bottom:.10g} {right:.10g} {top:.10g} ({crs[:40]})"
@@ -170,21 +177,8 @@ def _read_outline(place: Path) -> _Outline:
     size = place.stat().st_size
     if size > MAX_BYTES:
         raise SecurityError(f"{place}: {size} bytes, the limit for an area is {MAX_BYTES}")
-    head = read_head(place)
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(b"{"):
-        return _read_geojson(place)
-    if head.startswith(b"SQLite format 3\0") and head[68:72] in (b"GPKG", b"GP10", b"GP11"):
-        return _read_frame(place, "GPKG")
-    if head.startswith(b"\0\0\x27\x0a"):
-        return _read_frame(place, "ESRI Shapefile")
-    if head.startswith(b"PAR1"):
-        return _read_frame(place, "GeoParquet")
-    found = "is empty" if not head else f"begins with {head[:8]!r}"
-    raise SourceError(
-        f"{place}: is neither GeoJSON, GeoPackage, Shapefile (.shp) nor GeoParquet (it {found}); "
-        "export the area as GeoPackage"
-    )
+    kind = vector_kind(place, "area")
+    return _read_geojson(place) if kind == GEOJSON else _read_frame(place, kind)
 
 
 def _read_geojson(place: Path) -> _Outline:
@@ -268,7 +262,6 @@ def _polygon(rings: object, where: str) -> BaseGeometry:
 def _read_frame(place: Path, kind: str) -> _Outline:
     """Read a GeoPackage, Shapefile or GeoParquet through geopandas."""
     import geopandas
-    import pyogrio
     from pyogrio.errors import DataLayerError, DataSourceError
 
     try:
@@ -277,7 +270,7 @@ def _read_frame(place: Path, kind: str) -> _Outline:
             if kind == "GeoParquet":
                 frame = geopandas.read_parquet(place)
             else:
-                layer = _only_layer(place, pyogrio.list_layers(place))
+                layer = only_layer(place, "area")
                 frame = geopandas.read_file(place, layer=layer, columns=[])
     except ImportError as error:
         raise SourceError(
@@ -289,16 +282,6 @@ def _read_frame(place: Path, kind: str) -> _Outline:
     crs = frame.crs.to_wkt() if frame.crs is not None else ""
     notes = tuple(dict.fromkeys(str(warning.message) for warning in said))
     return _Outline(tuple(frame.geometry), crs, f"the {kind} itself", notes)
-
-
-def _only_layer(place: Path, layers: Iterable[Sequence[str | None]]) -> str:
-    names = [str(name) for name, shape in layers if shape]
-    if len(names) != 1:
-        raise SourceError(
-            f"{place}: has {len(names)} layers with geometry ({', '.join(names[:5])}); "
-            "export the one that is the area to its own file"
-        )
-    return names[0]
 
 
 def _outline_crs(outline: _Outline, place: Path, aoi_crs: str | None) -> tuple[str, Decision]:
@@ -333,51 +316,17 @@ def _one_polygon(outline: _Outline, where: str, decisions: list[Decision]) -> Ba
         if shape.is_valid:
             shapes.append(shape)
             continue
-        shapes.append(_surfaces(shapely.make_valid(shape)))
+        shapes.append(surfaces(shapely.make_valid(shape)))
         reason = str(shapely.is_valid_reason(shape))
         decisions.append(Decision("area", f"feature {number} repaired", reason, warning=True))
     if not shapes:
         raise SourceError(f"{where}: holds no feature; draw the area and export it again")
-    joined = _surfaces(shapely.union_all(shapes))
+    joined = surfaces(shapely.union_all(shapes))
     if joined.is_empty or joined.area == 0:
         raise SourceError(f"{where}: its polygons enclose no ground; draw the area again")
     if len(shapes) > 1:
         decisions.append(Decision("area", "all features together", f"{len(shapes)} features"))
     return joined
-
-
-def _surfaces(shape: BaseGeometry) -> BaseGeometry:
-    """Keep the polygons of a geometry: repairs leave lines and points behind."""
-    parts = shapely.get_parts(shapely.get_parts(shape))
-    kept = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
-    if len(kept) == 1:
-        return kept[0]
-    return shapely.MultiPolygon(kept)
-
-
-def _refuse_contradiction(
-    shape: BaseGeometry, crs: str, where: str, option: str, target_crs: str
-) -> None:
-    """Refuse metres called degrees and degrees called metres."""
-    left, bottom, right, top = shape.bounds
-    found = f"x {left:.10g}..{right:.10g}, y {bottom:.10g}..{top:.10g}"
-    in_degrees = max(abs(left), abs(right)) <= 180 and max(abs(bottom), abs(top)) <= 90
-    geographic = is_geographic(crs)
-    if geographic and max(abs(left), abs(right)) <= 360.0 and not in_degrees:
-        raise AlignmentError(
-            f"{where}: {found} are no longitudes and latitudes of {crs[:40]}; are x and y swapped?"
-        )
-    if geographic and not in_degrees:
-        likely = target_crs if len(target_crs) < 20 else "EPSG:n"
-        raise AlignmentError(
-            f"{where}: {found} cannot be degrees of {crs[:40]}; these look like metres: "
-            f"say their CRS, for example {option} {likely}"
-        )
-    if not geographic and in_degrees:
-        raise AlignmentError(
-            f"{where}: {found} look like degrees, but the CRS is {crs[:40]} (metres); "
-            f"if they are longitudes and latitudes, add {option} EPSG:4326"
-        )
 
 
 def _to_crs(shape: BaseGeometry, crs: str, target_crs: str, where: str) -> BaseGeometry:
@@ -393,7 +342,7 @@ def _to_crs(shape: BaseGeometry, crs: str, target_crs: str, where: str) -> BaseG
             f"{where}: x {left:.10g}..{right:.10g}, y {bottom:.10g}..{top:.10g} ({crs[:40]}) lies "
             f"outside what {target_crs[:40]} can show; choose a CRS of that region with --crs"
         )
-    moved = moved if moved.is_valid else _surfaces(shapely.make_valid(moved))
+    moved = moved if moved.is_valid else surfaces(shapely.make_valid(moved))
     if moved.is_empty or moved.area == 0:
         raise AlignmentError(f"{where}: has no area left in {target_crs[:40]}; check its CRS")
     return moved

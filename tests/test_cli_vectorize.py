@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import geopandas as gpd
+import numpy as np
 import pytest
+import shapely
 from cli_runs import omnisat, write_tiny_scene
-from test_outputs_parcels import feature_count, fields, write_map
+from test_outputs_parcels import LEFT, TOP, feature_count, fields, write_map
 
 from omnisat_cli.cli.vectorize import square_metres
 from omnisat_cli.errors import Exit, JobError
@@ -70,3 +73,29 @@ def test_areas_have_units() -> None:
     assert square_metres("1000") == square_metres("1000 m2") == square_metres("0.1ha") == 1000
     with pytest.raises(JobError, match="hectares"):
         square_metres("1 acre")
+
+
+def test_parcels_of_the_user_are_judged_by_the_map(tmp_path: Path) -> None:
+    codes = np.full((20, 20), 1, np.uint8)
+    path = write_map(tmp_path / "map.tif", codes)
+    shapes = [shapely.box(LEFT + 2, TOP - 10, LEFT + 10, TOP - 2), shapely.box(0, 0, 1, 1)]
+    frame = gpd.GeoDataFrame({"crop": ["wheat", "oats"]}, geometry=shapes, crs="EPSG:2154")
+    frame.to_file(tmp_path / "rpg.gpkg", engine="pyogrio")
+    words = ("vectorize", path, "--parcels-in", tmp_path / "rpg.gpkg", "--legend", "pastis-20")
+    (tmp_path / "walk.csv").write_text("wheat,2\n", encoding="utf-8")
+    crop = ("--declared", "crop", "--crosswalk", tmp_path / "walk.csv")
+    done = omnisat(*words, "-o", tmp_path / "a.gpkg", *crop, "--suspects", tmp_path / "s.csv")
+    assert done.code == Exit.COMPLETE, done.err
+    assert "2 parcels, 1 with a class" in done.out
+    assert "agree with crop: 0 of 1 (0.0%), 1 open" in done.out
+    assert "oats (1)" in done.err
+    assert "off the map" in done.err
+    again = omnisat(*words, "-o", tmp_path / "a.gpkg", "--json")
+    assert again.code == Exit.EXISTS
+    told = omnisat(*words, "-o", tmp_path / "b.gpkg", *crop, "--json")
+    assert json.loads(told.out)["agreement"]["no"] == 1
+    idle = omnisat(*words, "-o", tmp_path / "c.gpkg", "--simplify", 2)
+    assert idle.code == Exit.USAGE
+    assert "--simplify 2.0: does nothing" in idle.err
+    alone = omnisat("vectorize", path, "-o", tmp_path / "c.gpkg", "--declared", "crop")
+    assert alone.code == Exit.USAGE

@@ -12,10 +12,14 @@ from omnisat_cli.cli.text import count, hectares
 from omnisat_cli.errors import JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omnisat_cli.outputs.parcels.vectorize import ParcelReport
 
 _AREA = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(m2|m²|ha|)\s*")
 _SQUARE_METRES = 10_000
+_DRAWING = ("simplify", "min_area", "boundary", "no_boundary")
+_EXISTING = ("parcels_crs", "parcels_layer", "declared", "crosswalk", "suspects")
 
 
 def vectorize(
@@ -55,6 +59,31 @@ def vectorize(
     no_boundary: Annotated[
         bool, typer.Option("--no-boundary", help="One parcel a connected region of a class.")
     ] = False,
+    parcels_in: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw no parcels: say of each of these which class the map gives it.",
+        ),
+    ] = None,
+    parcels_crs: Annotated[
+        str | None, typer.Option(metavar="EPSG:N", help="CRS of --parcels-in.")
+    ] = None,
+    parcels_layer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Layer of --parcels-in, if it has several.")
+    ] = None,
+    declared: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Declared crop in --parcels-in, to be compared."),
+    ] = None,
+    crosswalk: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Declared value and class of the map, line by line."),
+    ] = None,
+    suspects: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="List of parcels that disagree, the surest first."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
@@ -62,8 +91,22 @@ def vectorize(
     verbose: Verbose = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a class map into parcels: one polygon a field, without gaps or overlaps."""
+    """Turn a class map into parcels: one polygon a field, without gaps or overlaps.
+
+    With --parcels-in: keep parcels that exist, and add what the map says of them.
+    """
+    given = dict(locals())
     set_up_logging(verbose, quiet)
+    _refuse_idle(given)
+    if parcels_in is not None:
+        from omnisat_cli.cli.existing import show_existing
+        from omnisat_cli.outputs.parcels.existing import ExistingOptions, judge_parcels
+
+        judge = ExistingOptions(
+            legend, overwrite, parcels_crs, parcels_layer, declared, crosswalk, suspects
+        )
+        show_existing(judge_parcels(path, parcels_in, out, judge), as_json=as_json)
+        return
     if boundary is not None and no_boundary:
         raise JobError(f"--boundary {boundary} and --no-boundary contradict each other; use one")
     from omnisat_cli.outputs.parcels.source import Boundaries
@@ -88,6 +131,20 @@ def vectorize(
         say(f"  {name}  {count(parcels, 'parcel')}, {hectares(area)}")
     if not report.named:
         note("note: nothing names the classes of the map; --legend does")
+
+
+def _refuse_idle(given: "Mapping[str, object]") -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        JobError: If an option is about drawing, and nothing is drawn, or the other way round.
+    """
+    existing = given["parcels_in"] is not None
+    for name in _DRAWING if existing else _EXISTING:
+        if given[name] not in {None, False, "0"}:
+            flag = f"--{name.replace('_', '-')}"
+            hint = "keeps parcels as they are" if existing else "is missing"
+            raise JobError(f"{flag} {given[name]}: does nothing, --parcels-in {hint}")
 
 
 def prepare_parcels(out: Path, model: str, *, overwrite: bool) -> bool:

@@ -27,11 +27,22 @@ VALUES ('layer_styles', 'attributes', 'layer_styles')"""
 _STYLE = """
 INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column,
   styleName, styleQML, styleSLD, useAsDefault, description, owner)
-VALUES ('', '', ?, 'geom', 'classes', ?, '', 1, 'classes by name and colour', '')"""
+VALUES ('', '', ?, ?, 'classes', ?, '', 1, 'classes by name and colour', '')"""
 
 
-def store_style(path: Path, layer: str, classes: Sequence[ParcelClass]) -> None:
+def store_style(
+    path: Path,
+    layer: str,
+    classes: Sequence[ParcelClass],
+    columns: tuple[str, str] = ("class_code", "geom"),
+) -> None:
     """Put a default style into a GeoPackage: one category a class, with its name and colour.
+
+    Args:
+        path: The GeoPackage.
+        layer: Its layer.
+        classes: The classes.
+        columns: Columns of the class codes and of the geometries.
 
     Raises:
         sqlite3.Error: If the file cannot be written.
@@ -39,18 +50,19 @@ def store_style(path: Path, layer: str, classes: Sequence[ParcelClass]) -> None:
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(_TABLE)
         database.execute(_CONTENTS)
-        database.execute(_STYLE, (layer, vector_qml(classes)))
+        style = vector_qml(classes, columns[0])
+        database.execute(_STYLE, (layer, columns[1], style))
 
 
-def vector_qml(classes: Sequence[ParcelClass]) -> str:
-    """Return the QGIS style of polygons with a `class_code`."""
+def vector_qml(classes: Sequence[ParcelClass], column: str = "class_code") -> str:
+    """Return the QGIS style of polygons with class codes in a column."""
     root = Element("qgis", version="3.22.0", styleCategories="Symbology")
     renderer = SubElement(
         root,
         "renderer-v2",
         {
             "type": "categorizedSymbol",
-            "attr": "class_code",
+            "attr": column,
             "symbollevels": "0",
             "forceraster": "0",
         },

@@ -6,6 +6,7 @@ import errno
 import sqlite3
 import uuid
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyogrio
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from omnisat_cli.outputs.parcels.names import ParcelClass
@@ -57,16 +59,34 @@ def check_parcel_output(out: Path, *, overwrite: bool) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What a parcel file is beside its features.
+
+    Attributes:
+        geometry: Type of its geometries.
+        style: Column whose class codes choose the colour.
+        shape: Column of the geometries.
+        fid: Column of the feature identifiers.
+    """
+
+    geometry: str = "Polygon"
+    style: str = "class_code"
+    shape: str = "geom"
+    fid: str = "fid"
+
+
 class ParcelWriter:
     """Appends parcels to a file that gets its name at the end.
 
     Args:
         part: The GeoPackage that grows.
         crs: Coordinate reference system.
+        layer: What the file is.
     """
 
-    def __init__(self, part: Path, crs: str) -> None:
-        self._part, self._crs = part, crs
+    def __init__(self, part: Path, crs: str, layer: Layer) -> None:
+        self._part, self._crs, self._layer = part, crs, layer
         self._begun = False
 
     def add(self, polygons: NDArray[np.object_], columns: Columns) -> None:
@@ -80,7 +100,7 @@ class ParcelWriter:
             fields=list(columns),
             layer=LAYER,
             driver="GPKG",
-            geometry_type="Polygon",
+            geometry_type=self._layer.geometry,
             crs=self._crs,
             append=self._begun,
             dataset_options=None if self._begun else {"VERSION": "1.2"},
@@ -88,15 +108,41 @@ class ParcelWriter:
         self._begun = True
         strike("mid-mosaic")
 
+    def add_table(self, table: pa.Table, geometry: str) -> None:
+        """Append features whose geometries are well-known binary, which stays as it is.
+
+        Args:
+            table: The same columns in every call.
+            geometry: Column of the geometries.
+        """
+        names = {"GEOMETRY_NAME": self._layer.shape, "FID": self._layer.fid}
+        pyogrio.raw.write_arrow(
+            table,
+            self._part,
+            layer=LAYER,
+            driver="GPKG",
+            geometry_name=geometry,
+            geometry_type=self._layer.geometry,
+            crs=self._crs,
+            append=self._begun,
+            dataset_options=None if self._begun else {"VERSION": "1.2"},
+            layer_options=None if self._begun else names,
+        )
+        self._begun = True
+        strike("mid-mosaic")
+
 
 @contextmanager
-def parcel_file(out: Path, crs: str, classes: Sequence[ParcelClass]) -> Iterator[ParcelWriter]:
+def parcel_file(
+    out: Path, crs: str, classes: Sequence[ParcelClass], layer: Layer = Layer()
+) -> Iterator[ParcelWriter]:
     """Write a parcel file under a temporary name beside `out`; on success it becomes `out`.
 
     Args:
         out: Path; its ending chooses the format.
         crs: Coordinate reference system.
         classes: The classes, for the style of a GeoPackage.
+        layer: What the file is beside its features.
 
     Raises:
         ResourceError: If the disk is full; what was at `out` is untouched.
@@ -107,11 +153,11 @@ def parcel_file(out: Path, crs: str, classes: Sequence[ParcelClass]) -> Iterator
     with _typed_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield ParcelWriter(part, crs)
+            yield ParcelWriter(part, crs, layer)
             if final == part:
-                store_style(part, LAYER, classes)
+                store_style(part, LAYER, classes, (layer.style, layer.shape))
             else:
-                _convert(part, final, crs, DRIVERS[final.suffix])
+                _convert(part, final, crs, layer.geometry)
                 part.unlink()
             strike_torn("mid-part", final)
             disk.sync_file(final)
@@ -122,16 +168,16 @@ def parcel_file(out: Path, crs: str, classes: Sequence[ParcelClass]) -> Iterator
                 rest.unlink(missing_ok=True)
 
 
-def _convert(part: Path, final: Path, crs: str, driver: str) -> None:
+def _convert(part: Path, final: Path, crs: str, geometry: str) -> None:
     """Stream the finished parcels into another format."""
     with pyogrio.raw.open_arrow(part, layer=LAYER, use_pyarrow=False) as (meta, stream):
         pyogrio.raw.write_arrow(
             stream,
             final,
             layer=LAYER,
-            driver=driver,
+            driver=DRIVERS[final.suffix],
             geometry_name=meta["geometry_name"] or "wkb_geometry",
-            geometry_type="Polygon",
+            geometry_type=geometry,
             crs=crs,
         )
 

@@ -53,6 +53,13 @@ _TABLE = (
         "Astruc et al. 2024, arXiv 2404.08351",
     ),
     Dataset(
+        "flair",
+        "flair",
+        "land cover of France at 0.2 m with Sentinel series: FLAIR #1, #2 and FLAIR-HUB",
+        "Licence Ouverte 2.0",
+        "Garioud et al. 2022, arXiv 2211.12979; 2023, arXiv 2310.13336; 2025, arXiv 2506.07080",
+    ),
+    Dataset(
         "treesatai-ts",
         "treesatai",
         "15 tree genera in 60 m tiles of Lower Saxony: aerial 0.2 m, Sentinel-1 and -2 series",

@@ -155,6 +155,20 @@ def _with_neighbours(facts: FileFacts, place: Path) -> FileFacts:
     return facts
 
 
+def category_names(path: str | Path) -> tuple[str, ...]:
+    """Return the names of the codes 0, 1, … of a raster, as its `.aux.xml` gives them, or ().
+
+    Raises:
+        SourceError: If that file is damaged.
+    """
+    place = local_path(path)
+    aux = place.with_name(f"{place.name}.aux.xml")
+    if not aux.is_file():
+        return ()
+    found = _parse_aux(aux).iterfind("PAMRasterBand/CategoryNames/Category")
+    return tuple((entry.text or "").strip() for entry in found)
+
+
 def _parse_aux(aux: Path) -> Element:
     from xml.etree.ElementTree import ParseError
 

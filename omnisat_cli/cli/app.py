@@ -7,11 +7,13 @@ import typer
 from omnisat_cli.cli.console import say
 from omnisat_cli.cli.demo import demo
 from omnisat_cli.cli.doctor import doctor
+from omnisat_cli.cli.evaluate import evaluate
 from omnisat_cli.cli.guard import guarded
 from omnisat_cli.cli.inspect import inspect
 from omnisat_cli.cli.model import model_app
 from omnisat_cli.cli.predict import predict
 from omnisat_cli.cli.simulate import simulate
+from omnisat_cli.cli.stats import stats
 from omnisat_cli.cli.status import status
 from omnisat_cli.cli.vectorize import vectorize
 from omnisat_cli.cli.verify import verify
@@ -50,7 +52,9 @@ app.command()(guarded(predict))
 app.command()(guarded(status))
 app.command()(guarded(verify))
 app.command()(guarded(vectorize))
+app.command()(guarded(stats))
 app.add_typer(model_app, name="model")
 app.command()(guarded(demo))
 app.command()(guarded(simulate))
+app.command()(guarded(evaluate))
 app.command()(guarded(doctor))

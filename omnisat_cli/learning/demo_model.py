@@ -20,12 +20,11 @@ import torch
 
 from omnisat_cli.engine.device import choose_compute
 from omnisat_cli.engine.memory import keep_freed_memory
-from omnisat_cli.engine.process import BlockMapper
-from omnisat_cli.engine.recipe import Feed, Recipe, output_refine
-from omnisat_cli.geo.lattice import Lattice, Window
-from omnisat_cli.geo.plan import Tiling, make_plan
+from omnisat_cli.engine.recipe import Feed
+from omnisat_cli.geo.lattice import Window
 from omnisat_cli.learning.crops import CLEAR_SCL, CropSampler, CropSpec
 from omnisat_cli.learning.fit import FitSpec, fit
+from omnisat_cli.learning.mapping import SampleMapper
 from omnisat_cli.learning.metrics import Scores, confusion
 from omnisat_cli.learning.simulate import SceneSpec, sim_legend, simulate
 from omnisat_cli.modality import S2_BANDS
@@ -217,21 +216,12 @@ def map_scene(
     feeds = tuple(
         Feed(entry, tuple(range(len(entry.bands))), round(card.patch_m / entry.gsd))
         for entry in card.modalities
-        if entry.name in names
     )
-    refine, fine = output_refine(card, "aerial" in names, None)
     codes = tuple(entry.code for entry in sim_legend().classes)
-    recipe = Recipe(card, feeds, codes, refine, fine)
+    mapper = SampleMapper(network, card, codes, feeds, choose_compute("cpu"))
     left, top = scene.origin
     area = Window(-top // 10, left // 10, scene.s2.shape[-2], scene.s2.shape[-1])
-    tiling = Tiling(64, card.window.size, card.window.size - card.window.overlap, card.window.cell)
-    mapper = BlockMapper(network, recipe, tiling, choose_compute("cpu"))
-    out = np.full(area.refined(refine).shape, 255, np.uint8)
-    for block in make_plan(Lattice(scene.crs, card.patch_m), area, tiling).blocks:
-        core = block.core.refined(refine)
-        inside = np.ones(core.shape, bool)
-        result = mapper.predict(block, sample_of(scene, block.reach, names), inside)
-        out[core.slices_in(area.refined(refine))] = result.classes
+    out = mapper.map(sample_of(scene, area, names), mapper.recipe(names))
     times = scene.truth.shape[0] // out.shape[0]
     return out.repeat(times, 0).repeat(times, 1)
 

@@ -20,14 +20,11 @@ import torch
 from omnisat_cli.engine.device import choose_compute
 from omnisat_cli.engine.finish import used_dates
 from omnisat_cli.engine.memory import keep_freed_memory
+from omnisat_cli.engine.network import load_network
 from omnisat_cli.engine.process import BlockMapper
-from omnisat_cli.errors import BlockError, CheckpointError
-from omnisat_cli.networks.fold import fold_for_inference
-from omnisat_cli.networks.seam import PatchLocal, WindowBased
-from omnisat_cli.networks.table import build_network
+from omnisat_cli.errors import BlockError
 from omnisat_cli.outputs.prediction import Hole, hole_prediction
 from omnisat_cli.outputs.store import BlockFacts
-from omnisat_cli.packs.registry import load_weights
 from omnisat_cli.runners.salvage import read_around_damage
 from omnisat_cli.runners.setup import thread_count
 from omnisat_cli.sources.aoi import rasterize_area
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from omnisat_cli.engine.device import Compute
     from omnisat_cli.geo.plan import Block
     from omnisat_cli.job import Execution
     from omnisat_cli.outputs.journal import BlockRecord
@@ -125,30 +121,8 @@ def load_mapper(setup: Setup, execution: Execution) -> BlockMapper:
     keep_freed_memory()
     torch.set_num_threads(thread_count(execution))
     compute = choose_compute(execution.device, execution.batch)
-    network = load_network(setup, compute)
+    network = load_network(setup.pack, compute)
     return BlockMapper(network, setup.recipe, setup.plan.tiling, compute)
-
-
-def load_network(setup: Setup, compute: Compute) -> PatchLocal | WindowBased:
-    """Build, load, fold and place the network of a pack.
-
-    Raises:
-        CheckpointError: If the weights do not fit the card.
-    """
-    card = setup.pack.card
-    try:
-        network = build_network(card.network.kind, card.network.config)
-        network.load_state_dict(load_weights(setup.pack))
-    except (ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the weights of {setup.pack.folder} do not fit its card: {error}"
-        ) from error
-    folded = fold_for_inference(network.eval().to(compute.device))
-    if not isinstance(folded, PatchLocal | WindowBased):
-        raise CheckpointError(
-            f"{setup.pack.card.name} holds a {card.network.kind} network, which makes no map"
-        )
-    return folded
 
 
 def run_blocks(

@@ -1,0 +1,105 @@
+"""`omnisat evaluate`: how well a map, or a model, agrees with labels."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omnisat_cli.cli.console import set_up_logging
+from omnisat_cli.cli.imagery import Imagery, with_imagery
+from omnisat_cli.cli.options import AsJson, Quiet, Verbose, date_range
+from omnisat_cli.cli.request import inputs_from
+from omnisat_cli.errors import JobError
+from omnisat_cli.job import AreaRequest, Execution
+
+
+def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
+    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
+    return info
+
+
+@with_imagery
+def evaluate(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[MAP]", help="Class map (GeoTIFF), or see --model.")
+    ] = None,
+    *,
+    imagery: Imagery,
+    labels: Annotated[Path | None, _flag("Label raster.", metavar="FILE")] = None,
+    field: Annotated[
+        str | None, _flag("Column of --labels with the class.", metavar="NAME")
+    ] = None,
+    crosswalk: Annotated[
+        str | None,
+        _flag(
+            "How classes of the map meet those of the labels: pastis-20:rpg-28, or a CSV file "
+            "with the columns map,label.",
+            metavar="A:B|FILE",
+        ),
+    ] = None,
+    ignore: Annotated[
+        str | None, _flag("Values of the labels that are no labels.", metavar="V,V,...")
+    ] = None,
+    legend: Annotated[
+        str | None, _flag("Names of the map's classes, if not its own.", metavar="ID|FILE")
+    ] = None,
+    model: Annotated[
+        str | None, _flag("Model to evaluate instead of a map.", "-m", "--model", metavar="MODEL")
+    ] = None,
+    dataset: Annotated[
+        str | None, _flag("Dataset to evaluate the model on.", metavar="NAME")
+    ] = None,
+    root: Annotated[Path | None, _flag("Folder of the dataset.", metavar="DIR")] = None,
+    split: Annotated[str | None, _flag("Part of the dataset.", metavar="NAME")] = None,
+    folds: Annotated[str | None, _flag("Folds of the dataset.", metavar="F,F,...")] = None,
+    side: Annotated[
+        int | None, _flag("Patches along a place of the dataset; default: its own.", metavar="N")
+    ] = None,
+    subsets: Annotated[
+        str | None,
+        _flag("Also with fewer modalities: all, each, or aerial+s2,s2.", metavar="LIST"),
+    ] = None,
+    update_card: Annotated[
+        str | None, _flag("Write the figures into the model's card.", metavar="TESTSET")
+    ] = None,
+    dates: Annotated[
+        str | None, _flag("First and last day of --s2, --s1 …", metavar="A/B|FILE")
+    ] = None,
+    aoi: Annotated[str | None, _flag("Area to map and evaluate.", metavar="PATH")] = None,
+    out: Annotated[
+        list[Path] | None, _flag("Report: .json, .csv or .html; repeatable.", "-o", "--out")
+    ] = None,
+    overwrite: Annotated[bool, _flag("Replace existing reports.", "--overwrite")] = False,
+    device: Annotated[str, _flag("auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
+    threads: Annotated[int | None, _flag("CPU threads; default: all cores.", metavar="N")] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a map, or what a model makes of imagery, with labels.
+
+    Give a MAP and --labels; a --model with --dataset and --root; or a --model with imagery
+    (--aerial, --s2 …) and --labels.
+    """
+    set_up_logging(verbose, quiet)
+    from omnisat_cli.cli import scoring
+
+    inputs = inputs_from(imagery, dates)
+    truth = scoring.label_request(labels, field, crosswalk, ignore)
+    kind = scoring.choose_route(
+        path=path, model=model, dataset=dataset, inputs=inputs, labels=labels
+    )
+    if kind != "dataset" and (root or split or folds or side):
+        raise JobError("--root, --split, --folds and --side are about --dataset, which is missing")
+    saving = scoring.Saving(tuple(out or ()), overwrite, update_card, as_json)
+    saving.check(model)
+    execution = Execution(device=device, threads=threads)
+    if kind == "map":
+        report = scoring.of_map(path, truth, legend, subsets)
+    elif kind == "dataset":
+        part = scoring.Part(dataset, root, split, folds, side)
+        report = scoring.of_dataset(str(model), part, (subsets, crosswalk), execution, quiet=quiet)
+    else:
+        area = scoring.AreaJob(str(model), inputs, AreaRequest(aoi), date_range(dates))
+        report = scoring.of_area(area, truth, subsets, execution)
+    saving.finish(report, model)

@@ -1,0 +1,297 @@
+"""The routes of `omnisat evaluate`, and what it prints and writes."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from omnisat_cli.cli.console import columns, note, say, say_json
+from omnisat_cli.errors import JobError
+from omnisat_cli.job import Execution, Job
+from omnisat_cli.learning.evaluate import (
+    TruthRequest,
+    count,
+    evaluate_map,
+    open_reference,
+)
+from omnisat_cli.learning.evaluate_pack import (
+    choose_subsets,
+    evaluate_examples,
+    model_scheme,
+    pack_scheme,
+    update_card,
+)
+from omnisat_cli.learning.reference import grid_of_frame
+from omnisat_cli.learning.report import Report, check_outputs, means, plain, write_report
+from omnisat_cli.packs.registry import find_pack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from omnisat_cli.job import AreaRequest, Input
+    from omnisat_cli.learning.evaluate import Tally
+    from omnisat_cli.learning.report import Result
+    from omnisat_cli.learning.schemes import Scheme
+
+Route = Literal["map", "dataset", "area"]
+_NOWHERE = Path("evaluate.tif")
+"""A job names a map; nothing is written to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part of a dataset."""
+
+    name: str | None
+    root: Path | None
+    split: str | None
+    folds: str | None
+    side: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AreaJob:
+    """Imagery of an area and the model that is to map it."""
+
+    model: str
+    inputs: tuple[Input, ...]
+    area: AreaRequest
+    dates: tuple[str, str] | None
+
+    def job(self, names: tuple[str, ...]) -> Job:
+        """Return the job of mapping it with some of the imagery."""
+        used = tuple(e for e in self.inputs if _given(e.modality, names))
+        return Job(used, self.model, _NOWHERE, area=self.area, dates=self.dates)
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Where the report goes."""
+
+    outs: tuple[Path, ...]
+    overwrite: bool
+    test_set: str | None
+    as_json: bool
+
+    def check(self, model: str | None) -> None:
+        """Check, before anything is computed, that the report can be written."""
+        check_outputs(self.outs, overwrite=self.overwrite)
+        if self.test_set is not None and model is None:
+            raise JobError(f"--update-card {self.test_set} is about --model, which is missing")
+
+    def finish(self, report: Report, model: str | None) -> None:
+        """Print and write the report."""
+        for out in self.outs:
+            write_report(report, out)
+        if self.test_set is not None:
+            update_card(find_pack(str(model)), self.test_set, report)
+        if self.as_json:
+            say_json(plain(report))
+            return
+        for text in report.notes:
+            note(f"note: {text}")
+        for line in table(report):
+            say(line)
+        for out in self.outs:
+            say(str(out))
+
+
+def choose_route(
+    *,
+    path: Path | None,
+    model: str | None,
+    dataset: str | None,
+    inputs: Sequence[Input],
+    labels: Path | None,
+) -> Route:
+    """Tell what is to be evaluated against what.
+
+    Raises:
+        JobError: If the flags name nothing, or two things.
+    """
+    if path is not None and (model or dataset or inputs):
+        raise JobError("give a MAP with --labels, or a --model with a dataset or imagery, not both")
+    if path is not None:
+        if labels is None:
+            raise JobError(f"{path} is compared with labels: give them as --labels FILE")
+        return "map"
+    if model is None:
+        raise JobError("nothing to evaluate: give a MAP with --labels, or a --model")
+    if dataset is not None:
+        if inputs or labels is not None:
+            raise JobError("--dataset brings its own imagery and labels; leave --labels out")
+        return "dataset"
+    if not inputs or labels is None:
+        raise JobError(
+            f"--model {model} is evaluated on --dataset NAME --root DIR, or on imagery "
+            "(--aerial, --s2 …) with --labels FILE"
+        )
+    return "area"
+
+
+def label_request(
+    labels: Path | None, field: str | None, crosswalk: str | None, ignore: str | None
+) -> TruthRequest:
+    """Return what was said of the labels; the path means nothing where there is none."""
+    words = tuple(word.strip() for word in (ignore or "").split(",") if word.strip())
+    return TruthRequest(labels or Path(), field, crosswalk, words)
+
+
+def of_map(
+    path: Path | None, labels: TruthRequest, legend: str | None, subsets: str | None
+) -> Report:
+    """Compare a map with labels."""
+    if subsets is not None:
+        raise JobError(f"--subsets {subsets} is about --model, which is missing")
+    return evaluate_map(Path() if path is None else path, labels, legend)
+
+
+def of_dataset(
+    model: str,
+    part: Part,
+    choices: tuple[str | None, str | None],
+    execution: Execution,
+    *,
+    quiet: bool,
+) -> Report:
+    """Score a model on a dataset.
+
+    Args:
+        model: Name or folder of the pack.
+        part: Part of the dataset.
+        choices: Values of --subsets and --crosswalk.
+        execution: Device and threads.
+        quiet: No progress.
+    """
+    import torch
+
+    from omnisat_cli.engine.device import choose_compute
+    from omnisat_cli.engine.memory import keep_freed_memory
+    from omnisat_cli.engine.network import load_network
+    from omnisat_cli.learning.datasets import Options, open_dataset
+    from omnisat_cli.learning.mapping import mapper_for
+    from omnisat_cli.runners.setup import thread_count
+
+    if part.root is None:
+        raise JobError(f"--dataset {part.name}: say where it lies with --root DIR")
+    pack = find_pack(model)
+    folds = part.folds.split(",") if part.folds else None
+    options = Options(side=part.side)
+    examples = open_dataset(
+        str(part.name), part.root, split=part.split, folds=folds, options=options
+    )
+    keep_freed_memory()
+    torch.set_num_threads(thread_count(execution))
+    compute = choose_compute(execution.device)
+    network = load_network(pack, compute)
+    mapper = mapper_for(network, pack.card, pack.legend.codes, examples, compute)
+    subsets = choose_subsets(choices[0], [feed.name for feed in mapper.feeds])
+    scheme = pack_scheme(pack.legend, examples.legend, choices[1])
+    from tqdm import tqdm
+
+    with tqdm(total=len(examples), desc="examples", leave=False, disable=quiet or None) as bar:
+        return evaluate_examples(mapper, examples, scheme, subsets, lambda _: bar.update())
+
+
+def of_area(
+    area: AreaJob, labels: TruthRequest, subsets: str | None, execution: Execution
+) -> Report:
+    """Map an area with each subset of its imagery, block by block, and compare with labels."""
+    pack = find_pack(area.model)
+    there = [name for name in pack.card.names if _of_inputs(name, area.inputs)]
+    scheme = model_scheme(pack.legend, labels.crosswalk)
+    tallies = {
+        names: _map_and_count(area.job(names), labels, scheme, execution)
+        for names in choose_subsets(subsets, there)
+    }
+    results, notes = [], [scheme.note] if scheme.note else []
+    for names, (tally, pixel, decisions) in tallies.items():
+        tally.refuse_unknown(scheme, str(labels.path))
+        tally.refuse_empty(str(labels.path), f"the map from {'+'.join(names)}")
+        results.append(tally.result("+".join(names), pixel))
+        notes += [*decisions, *(f"{'+'.join(names)}: {remark}" for remark in tally.remarks())]
+    return Report(
+        subject=f"{pack.card.name} {pack.card.version}",
+        reference=str(labels.path),
+        names=scheme.names,
+        colors=scheme.colors,
+        results=tuple(results),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _map_and_count(
+    job: Job, labels: TruthRequest, scheme: Scheme, execution: Execution
+) -> tuple[Tally, float, list[str]]:
+    """Return the counts, the hectares of a pixel, and what was done to the labels."""
+    from omnisat_cli.runners.local import load_mapper
+    from omnisat_cli.runners.setup import prepare
+    from omnisat_cli.runners.stream import mapped_blocks
+
+    setup = prepare(job, execution)
+    mapper = load_mapper(setup, execution)
+    plan, refine = setup.plan, setup.recipe.refine
+    grid = grid_of_frame(plan.lattice, plan.area, refine)
+    with open_reference(labels, grid) as reference:
+        blocks = mapped_blocks(setup, mapper, threading.Event())
+        tally = count(blocks, reference, scheme, job.model)
+        decisions = [f"{d.topic}: {d.value} ({d.because})" for d in reference.decisions]
+    return tally, (plan.lattice.gsd / refine) ** 2 / 10_000, decisions
+
+
+def table(report: Report) -> list[str]:
+    """Return the lines of the console."""
+    lines = [f"{report.subject} against {report.reference}"]
+    if len(report.results) > 1:
+        lines += columns(_subset_rows(report), "  ")
+    else:
+        lines += columns(_mean_rows(report.results[0]), "  ")
+    lines += columns(_class_rows(report, report.results[0]), "  ")
+    found = report.results[0].adjusted
+    if found is not None and math.isfinite(found.overall.value):
+        value, margin = 100 * float(found.overall.value), 100 * float(found.overall.margin)
+        lines.append(
+            f"  area-adjusted accuracy {value:.1f} ± {margin:.1f} % (95 %, if the labels were a "
+            "random sample within each class of the map)"
+        )
+    return lines
+
+
+def _subset_rows(report: Report) -> list[tuple[str, ...]]:
+    named = [(result.subset, means(result.scores)) for result in report.results]
+    head = ("imagery", *named[0][1])
+    return [head, *((name, *(_percent(v) for v in values.values())) for name, values in named)]
+
+
+def _mean_rows(result: Result) -> list[tuple[str, ...]]:
+    named = means(result.scores)
+    return [tuple(named), tuple(_percent(value) for value in named.values())]
+
+
+def _class_rows(report: Report, result: Result) -> list[tuple[str, ...]]:
+    each = result.scores.classes
+    head = ("class", "precision", "recall", "F1", "IoU", "labelled")
+    figures = (each.precision, each.recall, each.f1, each.iou)
+    rows = [
+        (name, *(_percent(part[k]) for part in figures), f"{int(each.support[k])}")
+        for k, name in enumerate(report.names)
+        if math.isfinite(each.f1[k])
+    ]
+    return [head, *rows]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
+
+
+def _of_inputs(name: str, inputs: Sequence[Input]) -> bool:
+    """Whether a modality of a card has a file."""
+    return any(_given(entry.modality, (name,)) for entry in inputs)
+
+
+def _given(modality: str, names: Sequence[str]) -> bool:
+    """Whether the files of a modality serve one of some modalities of a card."""
+    return modality in names or (modality == "s1" and any(n.startswith("s1-") for n in names))

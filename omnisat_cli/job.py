@@ -82,6 +82,7 @@ class Job:
         area: Where.
         crs: CRS of the map; None = that of the finest input.
         resolution: Output pixel in metres; None = the finest the model gives with these inputs.
+        patch_m: Patch size in metres, of those the model allows; None = the model's own.
         dates: First and last date (ISO) of the series that are used; None = all.
         missing_modality: "allow", or "fail" when a modality of the model has no file.
         on_error: "fail" at the first unreadable block, or make it a "hole".
@@ -100,6 +101,7 @@ class Job:
     on_error: Literal["fail", "hole"] = "fail"
     probabilities: bool = False
     boundary: bool = False
+    patch_m: float | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -113,6 +115,8 @@ class Job:
         """Return what the fingerprint covers, as plain values; where the map goes is not part."""
         facts = asdict(self)
         facts.pop("out")
+        if self.patch_m is None:  # maps begun before there was a choice go on
+            facts.pop("patch_m")
         return facts
 
 

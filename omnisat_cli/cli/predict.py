@@ -50,6 +50,9 @@ def predict(
     resolution: Annotated[
         float | None, _flag("Pixel of the map in metres.", metavar="METRES")
     ] = None,
+    patch_size: Annotated[
+        float | None, _flag("Patch in metres, where the model allows several.", metavar="METRES")
+    ] = None,
     missing_modality: Annotated[
         opt.Allowance, _flag("A modality of the model without file.")
     ] = opt.Allowance.ALLOW,
@@ -101,6 +104,7 @@ def predict(
         on_error=on_error.value,
         probabilities=probabilities,
         boundary=boundary,
+        patch_m=patch_size,
     )
     execution = Execution(
         device=device,

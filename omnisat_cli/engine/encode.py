@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnisat_cli.networks.seam import Encoded
 from omnisat_cli.sources.values import Image, Sample, Series
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from omnisat_cli.engine.device import Compute
     from omnisat_cli.engine.recipe import Channel, Feed, Recipe
-    from omnisat_cli.networks.seam import Encoded, PatchLocal
+    from omnisat_cli.networks.seam import PatchLocal
 
 MIN_VALID_FRACTION = 0.5
 """Share of a patch's pixels that must be real for an image modality to be present there."""
@@ -177,9 +178,8 @@ def encode_sample(
             continue
         present = present_patches(feed, values, recipe.card.min_dates)
         if present.any():
-            encoded[feed.name] = _encode(
-                _Encoder(network, feed, recipe.card.window.cell, compute), values, present
-            )
+            encoder = _Encoder(network, feed, recipe.card.window.cell, compute, recipe.fine)
+            encoded[feed.name] = _encode(encoder, values, present)
     return encoded
 
 
@@ -189,6 +189,7 @@ class _Encoder:
     feed: Feed
     cell: int
     compute: Compute
+    fine: bool
 
 
 def _encode(encoder: _Encoder, values: Image | Series, present: NDArray[np.bool_]) -> Tokens:
@@ -199,8 +200,12 @@ def _encode(encoder: _Encoder, values: Image | Series, present: NDArray[np.bool_
         group = cells[start : start + encoder.compute.cells]
         if isinstance(values, Image):
             encoded = _encode_images(encoder, values, group)
+        elif encoder.feed.is_context:
+            encoded = _spread(_encode_series(encoder, values, _middles(group)), group)
         else:
             encoded = _encode_series(encoder, values, group)
+        if not encoder.fine:
+            encoded = Encoded(encoded.tokens)
         result = result or _allocate(encoded, present)
         rows = torch.from_numpy(np.concatenate([c.rows for c in group]))
         cols = torch.from_numpy(np.concatenate([c.cols for c in group]))
@@ -219,6 +224,22 @@ def _cells(present: NDArray[np.bool_], side: int) -> Iterator[_Cell]:
             rows, cols = np.nonzero(present[row : row + side, col : col + side])
             if len(rows):
                 yield _Cell(rows + row, cols + col)
+
+
+def _middles(group: list[_Cell]) -> list[_Cell]:
+    """Return the most central patch of each cell: larger pixels look alike all over a cell."""
+    middles = []
+    for cell in group:
+        away = (cell.rows - cell.rows.mean()) ** 2 + (cell.cols - cell.cols.mean()) ** 2
+        at = slice(int(away.argmin()), int(away.argmin()) + 1)
+        middles.append(_Cell(cell.rows[at], cell.cols[at]))
+    return middles
+
+
+def _spread(encoded: Encoded, group: list[_Cell]) -> Encoded:
+    """Give every patch of a cell the token of the cell."""
+    counts = torch.tensor([len(cell.rows) for cell in group], device=encoded.tokens.device)
+    return Encoded(encoded.tokens.repeat_interleave(counts, 0))
 
 
 def _allocate(encoded: Encoded, present: NDArray[np.bool_]) -> Tokens:

@@ -39,7 +39,7 @@ class Account:
     """What was observed at each output pixel of a core.
 
     Attributes:
-        presence: (H, W) uint8, bit i = modality i of the card was used; 0 = none.
+        presence: (H, W) uint8, bit i = modality i of `Recipe.counted` was used; 0 = none.
         observations: (H, W) uint8 clear dates and images used, at most 254.
         clouded: (H, W) bool, a mask dropped all there was.
     """
@@ -71,7 +71,7 @@ def account(
         if values is None:
             continue
         count = _observations(feed, values, recipe, (patches, present[feed.name][patches]))
-        presence |= (count > 0).view(np.uint8) << recipe.card.names.index(feed.name)
+        presence |= (count > 0).view(np.uint8) << recipe.counted.index(feed.name)
         observations += count
         if isinstance(values, Series) and values.clouded.any():
             ever = np.asarray(values.clouded.any(axis=0))

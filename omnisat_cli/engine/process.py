@@ -89,11 +89,17 @@ class BlockMapper:
         """Return, for each modality that was read, the patches (h, w) at which it can be used."""
         any_pixel = not isinstance(self.network, PatchLocal)
         least = self.recipe.card.min_dates
-        return {
+        feeds = [feed for feed in self.recipe.feeds if feed.name in sample.data]
+        present = {
             feed.name: present_patches(feed, sample.data[feed.name], least, any_pixel=any_pixel)
-            for feed in self.recipe.feeds
-            if feed.name in sample.data
+            for feed in feeds
         }
+        local = [present[feed.name] for feed in feeds if not feed.is_context]
+        seen = np.logical_or.reduce(local) if local else np.zeros(sample.window.shape, bool)
+        for feed in feeds:
+            if feed.is_context:
+                present[feed.name] &= seen
+        return present
 
     def fused(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import JobError
 from omnisat_cli.modality import modality
+from omnisat_cli.outputs.prediction import MAX_MODALITIES
 
 if TYPE_CHECKING:
     from omnisat_cli.packs.card import Card, ModalityCard
@@ -41,6 +42,11 @@ class Feed:
         """Whether the modality has dates."""
         return modality(self.card.name).kind == "series"
 
+    @property
+    def is_context(self) -> bool:
+        """Whether its pixels are larger than patches: it makes no map alone."""
+        return modality(self.card.name).context
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -74,6 +80,13 @@ class Recipe:
         layers = {"boundary": 1 if self.boundary else 0}
         layers["probabilities"] = len(self.codes) if self.probabilities else 0
         return {name: bands for name, bands in layers.items() if bands}
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Modalities whose presence is told, bit by bit: the card's, or the job's of many."""
+        if len(self.card.names) <= MAX_MODALITIES:
+            return self.card.names
+        return tuple(feed.name for feed in self.feeds)
 
     @property
     def network_refine(self) -> int:

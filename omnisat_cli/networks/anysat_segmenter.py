@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from omnisat_cli.networks.anysat import AnySat, Grid
-from omnisat_cli.networks.anysat_config import AnySatConfig
+from omnisat_cli.networks.anysat_config import CELL_M, AnySatConfig
 from omnisat_cli.networks.anysat_encoders import cells_to_raster
 from omnisat_cli.networks.anysat_heads import MapHead
 from omnisat_cli.networks.configs import build
-from omnisat_cli.networks.seam import Dense, Encoded
+from omnisat_cli.networks.seam import Dense, Encoded, Traits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,19 +49,27 @@ class AnySatSegmenterConfig:
         sizes = (self.classes, self.coarse_side, self.fine_pixels, *self.grid)
         if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in sizes):
             raise ValueError(f"classes, grid and pixels must be above 0, found {sizes}")
-        for sensor in self.encoder.sensors:
-            if sensor.whole_window:
-                raise ValueError(
-                    f"{sensor.name} has one pixel a window and no patches; leave it out of a map"
-                )
-            sensor.patch_side(self.patch_m, self.encoder.behaviour)
-        if self.fine_sensor is not None:
-            self.encoder.sensor(self.fine_sensor)
+        if self.patch_m < CELL_M or self.patch_m % CELL_M:
+            raise ValueError(f"a patch is a multiple of {CELL_M} m, found {self.patch_m} m")
+        if not any(self.patch_px(s.name) and not s.whole_window for s in self.encoder.sensors):
+            raise ValueError(
+                f"none of {', '.join(self.encoder.names)} has patches of {self.patch_m} m"
+            )
+        if self.fine_sensor is not None and self.encoder.sensor(self.fine_sensor).whole_window:
+            raise ValueError(f"{self.fine_sensor} has one pixel a window and no finer output")
         if self.fine_side % self.coarse_side:
             raise ValueError(
                 f"{self.fine_side} fine pixels along a patch are no whole multiple of "
                 f"{self.coarse_side} coarse ones"
             )
+
+    def patch_px(self, name: str) -> int:
+        """Return the pixels of a sensor along a patch; 0 where it cannot be cut so."""
+        sensor = self.encoder.sensor(name)
+        try:
+            return sensor.patch_side(self.patch_m, self.encoder.behaviour) * sensor.subpatch_px
+        except ValueError:
+            return 0
 
     @property
     def fine_side(self) -> int:
@@ -91,6 +99,10 @@ class AnySatSegmenterConfig:
 class AnySatSegmenter(nn.Module):
     """Encoder and heads behind the `PatchLocal` interface.
 
+    A sensor of one pixel a window (MODIS) comes as one pixel a patch, brought onto the patches by
+    whoever reads it; its token of a window is the mean over the patches where it is present, which
+    is the published token where they all show the same pixel.
+
     Args:
         config: Everything needed to build the network again.
     """
@@ -106,6 +118,17 @@ class AnySatSegmenter(nn.Module):
             if config.fine_sensor is None
             else MapHead(2 * width, config.classes, config.fine_pixels)
         )
+
+    @property
+    def traits(self) -> Traits:
+        """What to plan a run with."""
+        config = self.config
+        pixels = {name: config.patch_px(name) for name in config.encoder.names}
+        fine = {}
+        if config.fine_sensor is not None:
+            side = config.fine_side // config.fine_pixels
+            fine[config.fine_sensor] = config.encoder.width * side**2
+        return Traits(config.encoder.width, fine, {n: px for n, px in pixels.items() if px})
 
     def encode_image(self, name: str, pixels: Tensor) -> Encoded:
         """Encode image patches; see `PatchLocal.encode_image`."""
@@ -126,9 +149,17 @@ class AnySatSegmenter(nn.Module):
     ) -> Tensor:
         """Fuse windows; see `PatchLocal.fuse`. `grid` when the window is not the configured one."""
         grid = grid or self.config.grid
-        names = [name for name in tokens if bool(present[name].any())] or list(tokens)[:1]
-        masks = {name: present[name] for name in names if not bool(present[name].all())}
+        names = [name for name in tokens if bool(present[name].any())]
+        local = [n for n in tokens if not self.config.encoder.sensor(n).whole_window]
+        if not set(names) & set(local):
+            names += local[:1]  # nowhere present: the window needs its patches all the same
         given = {name: tokens[name] for name in names}
+        flags = {name: present[name] for name in names}
+        for name in names:
+            if name not in local:
+                given[name] = _window_token(tokens[name], present[name])
+                flags[name] = present[name].any(1, keepdim=True)
+        masks = {name: mask for name, mask in flags.items() if not bool(mask.all())}
         return self.encoder.fuse(given, grid, self.config.patch_m, masks)
 
     def decode(
@@ -177,3 +208,10 @@ class AnySatSegmenter(nn.Module):
         fine = cells_to_raster(patches.fine, sensor.cell_side).transpose(1, 2)  # (N, D, S)
         side = round(fine.shape[2] ** 0.5)
         return Encoded(patches.tokens, torch.unflatten(fine, 2, (side, side)))
+
+
+def _window_token(tokens: Tensor, present: Tensor) -> Tensor:
+    """Average the tokens (B, P, D) of the patches that are present (B, P): (B, 1, D)."""
+    count = present.sum(1, keepdim=True).clamp(min=1)  # (B, 1)
+    held = tokens.masked_fill(~present.unsqueeze(2), 0.0)
+    return held.sum(1, keepdim=True) / count.unsqueeze(2).to(tokens.dtype)

@@ -422,6 +422,7 @@ class FoldedSegmenter(nn.Module):
         self.encoder = _fold_encoders(network.encoder)
         self.fine = copy.deepcopy(network.fine)
         self.head = _fold_head(network.head)
+        self.traits = network.traits
         self.requires_grad_(False)
 
     def encode_image(self, name: str, pixels: Tensor) -> Encoded:

@@ -7,7 +7,7 @@ sees a whole window at a time and is run window by window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -40,6 +40,31 @@ class Dense:
 
     logits: Tensor
     boundary: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a run must know of a patch-local network before it reads anything.
+
+    Attributes:
+        width: Numbers of a token.
+        fine: Modality to the numbers of a patch's finer features; the finest output needs one of
+            these modalities.
+        pixels: Modality to its pixels along a patch; None where any number will do.
+    """
+
+    width: int = 256
+    fine: Mapping[str, int] = field(default_factory=dict)
+    pixels: Mapping[str, int] | None = None
+
+
+@runtime_checkable
+class HasTraits(Protocol):
+    """A network that tells its traits; others are taken for `Traits()`."""
+
+    @property
+    def traits(self) -> Traits:
+        """What to plan with."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from omnisat_cli.networks.configs import OmniSatConfig, build
 from omnisat_cli.networks.heads import DenseHead, FineProjection
 from omnisat_cli.networks.omnisat import OmniSat
-from omnisat_cli.networks.seam import Dense, Encoded
+from omnisat_cli.networks.seam import Dense, Encoded, Traits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +96,16 @@ class OmniSatSegmenter(nn.Module):
             fine_sides=config.fine_sides,
             channels=config.fine_channels,
             hidden=config.head_width,
+        )
+
+    @property
+    def traits(self) -> Traits:
+        """What to plan a run with."""
+        config = self.config
+        return Traits(
+            config.encoder.width,
+            {name: config.fine_channels * side**2 for name, side in config.fine_sides.items()},
+            {part.name: part.patch_px for part in config.encoder.modalities},
         )
 
     def encode_image(self, name: str, pixels: Tensor) -> Encoded:

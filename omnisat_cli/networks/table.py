@@ -5,8 +5,11 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import torch
+
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
 from omnisat_cli.networks.dual_stream import DualStream, DualStreamConfig
+from omnisat_cli.networks.seam import HasTraits, PatchLocal, Traits
 from omnisat_cli.networks.segmenter import OmniSatSegmenter, SegmenterConfig
 from omnisat_cli.networks.tile import OmniSatTile, TileConfig
 from omnisat_cli.networks.unet import UNet, UNetConfig
@@ -42,3 +45,19 @@ def build_network(kind: str, config: Mapping[str, object]) -> nn.Module:
     if kind not in NETWORKS:
         raise ValueError(f"unknown network {kind!r}; this version knows {', '.join(NETWORKS)}")
     return NETWORKS[kind](config)
+
+
+def traits_of(kind: str, config: Mapping[str, object]) -> Traits | None:
+    """Return what a run must know of a network before its weights are read.
+
+    Returns:
+        None for a network that sees whole windows.
+
+    Raises:
+        ValueError: If the kind or something in the configuration is unknown or out of range.
+    """
+    with torch.device("meta"):  # no memory, no initialisation
+        network = build_network(kind, config)
+    if not isinstance(network, PatchLocal):
+        return None
+    return network.traits if isinstance(network, HasTraits) else Traits()

@@ -54,7 +54,7 @@ class Prediction:
         classes: (H, W) uint8 legend codes; 255 = none.
         confidence: (H, W) uint8, 0 to 100; 255 = none.
         validity: (H, W) uint8, clear observations used, capped at 254; 255 = outside.
-        presence: (H, W) uint8; bit i = the i-th modality of the pack was used; values of `Hole`
+        presence: (H, W) uint8; bit i = the i-th modality of the run was used; values of `Hole`
             where there is no class.
         boundary: (H, W) uint8, probability of a parcel boundary, 0 to 250; 255 = none.
         probabilities: (K, H, W) uint8, probability of each class of the legend, 0 to 250;

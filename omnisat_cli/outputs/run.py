@@ -31,7 +31,8 @@ class RunFacts:
         area: (row, col, height, width) of the map in anchor pixels.
         refine: Output pixels along one anchor pixel.
         blocks: Number of blocks of the plan.
-        modalities: Modalities of the pack: bit i of the presence raster is the i-th.
+        modalities: Modalities of the pack, or of the job where it has too many: bit i of the
+            presence raster is the i-th.
         legend: `id@version`.
         class_count: Number of classes.
         arrays: Optional arrays every block has, of "boundary" and "probabilities".

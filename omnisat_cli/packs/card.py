@@ -81,6 +81,7 @@ class Card(_Frozen):
 
     Attributes:
         patch_m: Side of a patch (a token's footprint) in metres.
+        patch_sizes: Other patch sizes, in metres, at which the network may be run.
         coarse_m: Output pixel where only series exist, in metres.
         fine_m: Output pixel where a fine modality exists, in metres.
         boundary: Whether the network gives a parcel-boundary probability beside the classes.
@@ -101,6 +102,7 @@ class Card(_Frozen):
     network: NetworkCard
     modalities: tuple[ModalityCard, ...]
     patch_m: Annotated[float, Field(gt=0)] = 10.0
+    patch_sizes: tuple[Annotated[float, Field(gt=0)], ...] = ()
     coarse_m: Annotated[float, Field(gt=0)] = 10.0
     fine_m: Annotated[float, Field(gt=0)] = 10.0
     window: WindowCard = WindowCard()

@@ -138,14 +138,14 @@ def _run(
 
 def run_facts(setup: Setup) -> RunFacts:
     """Return what every block of a run shares."""
-    plan, card = setup.plan, setup.pack.card
+    plan = setup.plan
     return RunFacts(
         crs=plan.lattice.crs,
         gsd=plan.lattice.gsd,
         area=(plan.area.row, plan.area.col, plan.area.height, plan.area.width),
         refine=setup.recipe.refine,
         blocks=len(plan.blocks),
-        modalities=card.names,
+        modalities=setup.recipe.counted,
         legend=setup.pack.legend.label,
         class_count=len(setup.recipe.codes),
         arrays=tuple(setup.recipe.extra),

@@ -13,6 +13,7 @@ from omnisat_cli.cli.inspect import inspect
 from omnisat_cli.cli.model import model_app
 from omnisat_cli.cli.predict import predict
 from omnisat_cli.cli.simulate import simulate
+from omnisat_cli.cli.stats import stats
 from omnisat_cli.cli.status import status
 from omnisat_cli.cli.vectorize import vectorize
 from omnisat_cli.cli.verify import verify
@@ -51,6 +52,7 @@ app.command()(guarded(predict))
 app.command()(guarded(status))
 app.command()(guarded(verify))
 app.command()(guarded(vectorize))
+app.command()(guarded(stats))
 app.add_typer(model_app, name="model")
 app.command()(guarded(demo))
 app.command()(guarded(simulate))

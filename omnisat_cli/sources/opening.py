@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
-from omnisat_cli.errors import JobError
-from omnisat_cli.modality import MODALITIES, flag
+from omnisat_cli.errors import AlignmentError, JobError
+from omnisat_cli.geo.crs import is_metric, name_crs
+from omnisat_cli.modality import MODALITIES, flag, modality
 from omnisat_cli.sources.cube_dates import Duplicates
 from omnisat_cli.sources.cube_grid import PixelReference
 from omnisat_cli.sources.cube_options import CubeOptions
@@ -16,8 +17,10 @@ from omnisat_cli.sources.images import ImageOptions, describe_image, open_image
 from omnisat_cli.sources.scaling import RadarUnits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omnisat_cli.geo.lattice import Bounds, Lattice
-    from omnisat_cli.job import Input, Job
+    from omnisat_cli.job import Input
     from omnisat_cli.sources.image_options import Resampling
     from omnisat_cli.sources.values import Source
 
@@ -41,13 +44,68 @@ class Wanted:
 
     Attributes:
         modality: Name in the table of sensors.
-        bands: Canonical bands.
-        gsd: Pixel size in metres.
+        bands: Canonical bands; None for all the files have.
+        gsd: Pixel size in metres; None for the images' own, or the sensor's of a series.
     """
 
     modality: str
-    bands: tuple[str, ...]
-    gsd: float
+    bands: tuple[str, ...] | None
+    gsd: float | None
+
+
+class Rules(Protocol):
+    """What a job says of all its inputs."""
+
+    @property
+    def dates(self) -> tuple[str, str] | None:
+        """First and last date (ISO) of the series that are used; None = all."""
+
+    @property
+    def on_error(self) -> Literal["fail", "hole"]:
+        """What becomes of ground that cannot be read."""
+
+
+def match_inputs(
+    inputs: Sequence[Input], names: Sequence[str]
+) -> tuple[dict[str, Input], tuple[str, ...]]:
+    """Pair inputs with the modalities that are wanted, in the order of these.
+
+    Returns:
+        Modality to its input, and the modalities of the inputs that nothing was paired with.
+    """
+    given = {entry.modality: entry for entry in inputs}
+    unused = dict(given)
+    pairs: dict[str, Input] = {}
+    for name in names:
+        # A file that states its orbits feeds both of them.
+        found = name if name in given else modality(name).fed_by
+        if found in given:
+            pairs[name] = given[found]
+            unused.pop(found, None)
+    return pairs, tuple(unused)
+
+
+def choose_crs(inputs: Sequence[Input], asked: str | None) -> str:
+    """Take the CRS asked for, else that of the finest input.
+
+    Raises:
+        AlignmentError: If there is none, or it is not in metres.
+    """
+    text = asked
+    if text is None:
+        finest = min(inputs, key=lambda entry: MODALITIES[entry.modality].gsd)
+        text = describe_input(finest).crs
+        if not text:
+            raise AlignmentError(
+                f"{', '.join(finest.paths)} states no CRS; state it with --cube-crs EPSG:n"
+            )
+    crs, _ = name_crs(text)
+    if not is_metric(crs):
+        raise AlignmentError(
+            f"the map would be in {crs[:60]}, which is not in metres; choose a projected CRS, "
+            "e.g. --crs EPSG:2154"
+        )
+    return crs
 
 
 def describe_input(entry: Input) -> Place:
@@ -63,7 +121,7 @@ def describe_input(entry: Input) -> Place:
     return Place(cube.crs, cube.bounds)
 
 
-def open_input(entry: Input, lattice: Lattice, wanted: Wanted, job: Job) -> Source:
+def open_input(entry: Input, lattice: Lattice, wanted: Wanted, job: Rules) -> Source:
     """Open an input on a lattice.
 
     Args:
@@ -114,7 +172,7 @@ def _image_options(entry: Input, wanted: Wanted | None) -> ImageOptions:
     )
 
 
-def _cube_options(entry: Input, wanted: Wanted | None, job: Job | None) -> CubeOptions:
+def _cube_options(entry: Input, wanted: Wanted | None, job: Rules | None) -> CubeOptions:
     dates_file = entry.option("dates_file")
     offset = entry.option("offset")
     return CubeOptions(

@@ -240,7 +240,7 @@ def test_what_cannot_be_judged_is_refused_with_a_reason(area: Path, tmp_path: Pa
     nowhere.with_suffix(".prj").unlink()
     refused(AlignmentError, "--parcels-crs", nowhere)
     degrees = write(tmp_path / "deg.gpkg", [at(0, 0, 2, 2)], crs="EPSG:32631")
-    refused(AlignmentError, "none of its 1 parcels lies on the map", degrees)
+    refused(AlignmentError, "none of its 1 polygons lies on the map", degrees)
     refused(SourceError, "Point features", write(tmp_path / "p.gpkg", [shapely.Point(1, 2)]))
     refused(SourceError, "no feature", write(tmp_path / "none.gpkg", []))
     (tmp_path / "empty.gpkg").write_bytes(b"")

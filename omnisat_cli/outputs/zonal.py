@@ -108,6 +108,11 @@ class MapLayers:
         text: str = self.dataset.crs.to_wkt()
         return text
 
+    @property
+    def strip_rows(self) -> int:
+        """Rows of the whole width that are read at a time."""
+        return _strip_rows(self.dataset.width)
+
     def to_pixels(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
         """Bring polygons from the CRS of the map to columns and rows."""
         grid = self.dataset.transform
@@ -119,7 +124,7 @@ class MapLayers:
         """Count the pixels of each code, (256,), streaming."""
         counts = np.zeros(256, np.int64)
         height, width = self.shape
-        rows = _strip_rows(width)
+        rows = self.strip_rows
         for top in range(0, height, rows):
             codes = self.codes((top, min(height, top + rows)), (0, width))
             counts += np.bincount(codes.ravel(), minlength=256)

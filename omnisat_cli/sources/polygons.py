@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
 from omnisat_cli.geo.crs import name_crs
-from omnisat_cli.sources.safe import local_path, read_head
+from omnisat_cli.sources.safe import local_path
+from omnisat_cli.sources.vectors import GEOPARQUET, vector_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
-GEOPARQUET = "GeoParquet"
 _BATCH = 2**16
 _SHOWN = 8
+_GPKG = "GPKG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,15 @@ class PolygonFile:
                 _BATCH, columns=[*wanted, *([self.geometry] if geometry else [])]
             )
 
+    def shapes(self, batch: pa.RecordBatch) -> NDArray[np.object_]:
+        """Return the (N,) geometries of a batch as WKB, None where there is none."""
+        import pyarrow as pa
+
+        column = batch.column(self.geometry)
+        plain = column.storage if isinstance(column, pa.ExtensionArray) else column
+        found: NDArray[np.object_] = plain.to_numpy(zero_copy_only=False)
+        return found
+
     def check_column(self, name: str, option: str) -> None:
         """Check that a column is there.
 
@@ -134,7 +146,7 @@ def open_polygons(
     place = local_path(path)
     if place.is_dir():
         raise SourceError(f"{place}: is a folder; give the file inside it")
-    kind = _kind(place)
+    kind = vector_kind(place, option.strip("-"))
     with _readable(place, kind):
         if kind == GEOPARQUET:
             found = _open_parquet(place)
@@ -157,25 +169,6 @@ def open_polygons(
     return found
 
 
-def _kind(place: Path) -> str:
-    head = read_head(place)
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        return "GeoJSON"
-    if head.startswith(b"SQLite format 3\0") and head[68:72] in (b"GPKG", b"GP10", b"GP11"):
-        return "GeoPackage"
-    if head.startswith(b"\0\0\x27\x0a"):
-        return "Shapefile"
-    if head.startswith(b"fgb\x03fgb"):
-        return "FlatGeobuf"
-    if head.startswith(b"PAR1"):
-        return GEOPARQUET
-    found = "is empty" if not head else f"begins with {head[:8]!r}"
-    raise SourceError(
-        f"{place}: is neither GeoPackage, GeoJSON, Shapefile (.shp), FlatGeobuf nor GeoParquet "
-        f"(it {found}); export the polygons as GeoPackage"
-    )
-
-
 @contextmanager
 def _readable(place: Path, kind: str) -> Iterator[None]:
     """Turn what the libraries say of damaged files into one typed error."""
@@ -195,7 +188,7 @@ def _choose_layer(place: Path, kind: str, wanted: str | None, option: str) -> st
         if wanted in layers:
             return wanted
         raise JobError(f"{option}-layer {wanted}: {place} has {', '.join(layers) or 'no layer'}")
-    if kind != "GeoPackage" and len(layers) == 1:
+    if kind != _GPKG and len(layers) == 1:
         return None
     if len(layers) == 1:
         return layers[0]
@@ -218,7 +211,7 @@ def _open_gdal(place: Path, kind: str, layer: str | None) -> PolygonFile:
         crs=info["crs"] or "",
         geometry=info["geometry_name"] or "wkb_geometry",
         geometry_type=info["geometry_type"] or "",
-        fid=(info["fid_column"] or None) if kind == "GeoPackage" else None,
+        fid=(info["fid_column"] or None) if kind == _GPKG else None,
         columns=tuple(str(name) for name in info["fields"]),
         count=int(info["features"]),
     )

@@ -91,12 +91,14 @@ def vector_kind(place: Path, what: str) -> str:
         return "GPKG"
     if head.startswith(b"\0\0\x27\x0a"):
         return "ESRI Shapefile"
+    if head.startswith(b"fgb\x03fgb"):
+        return "FlatGeobuf"
     if head.startswith(b"PAR1"):
         return GEOPARQUET
     found = "is empty" if not head else f"begins with {head[:8]!r}"
     raise SourceError(
-        f"{place}: is neither GeoJSON, GeoPackage, Shapefile (.shp) nor GeoParquet (it {found}); "
-        f"export the {what} as GeoPackage"
+        f"{place}: is neither GeoJSON, GeoPackage, Shapefile (.shp), FlatGeobuf nor GeoParquet "
+        f"(it {found}); export the {what} as GeoPackage"
     )
 
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
-from omnisat_cli.errors import AlignmentError, JobError, OutputExistsError, SourceError
+from omnisat_cli.errors import JobError, OutputExistsError, SourceError
 from omnisat_cli.geo.crs import same_crs, short_crs
 from omnisat_cli.outputs import disk
+from omnisat_cli.outputs.extent import Extent
 from omnisat_cli.outputs.legend import NODATA
 from omnisat_cli.outputs.parcels.declared import Declared, key_of, read_declared
 from omnisat_cli.outputs.parcels.names import find_names, numbered, read_origin
@@ -200,7 +201,7 @@ def _write(
 ) -> None:
     """Measure and write all batches; both files get their names when both are complete."""
     suspects: list[pa.Table] = []
-    extent = _Extent()
+    extent = Extent()
     part: Path | None = None
     try:
         with parcel_file(report.out, source.crs, scheme.classes, scheme.layer) as writer:
@@ -213,7 +214,9 @@ def _write(
                 writer.add_table(table, source.geometry)
                 if options.suspects is not None:
                     suspects.append(predicted.suspects(table, source.geometry))
-            _refuse_strangers(layers, source, report, extent)
+            if report.absent == report.parcels:
+                raise SourceError(f"{source.path}: none of its {report.parcels} features has area")
+            extent.check(layers, source, OPTION)
             if options.suspects is not None:
                 part = _write_suspects(options.suspects, suspects)
         if part is not None and options.suspects is not None:
@@ -227,9 +230,7 @@ def _write(
 def _measure(
     layers: MapLayers, source: PolygonFile, scheme: Scheme, batch: pa.RecordBatch
 ) -> tuple[Fit, Predicted]:
-    wkb = batch.column(source.geometry)
-    wkb = wkb.storage if isinstance(wkb, pa.ExtensionArray) else wkb
-    fit = make_fit(wkb.to_numpy(zero_copy_only=False), source.crs, layers.crs)
+    fit = make_fit(source.shapes(batch), source.crs, layers.crs)
     placed = _sturdy(layers.to_pixels(fit.polygons))
     zonal = sum_up(layers, placed, scheme.codes)
     keys = None
@@ -271,53 +272,6 @@ def _plain(batch: pa.RecordBatch) -> pa.Table:
         if pa.types.is_dictionary(column.type):
             table = table.set_column(place, name, column.cast(column.type.value_type))
     return table
-
-
-class _Extent:
-    """The bounds of all polygons so far, in the CRS of the map."""
-
-    def __init__(self) -> None:
-        self._low, self._high = np.full(2, np.inf), np.full(2, -np.inf)
-
-    def add(self, polygons: NDArray[np.object_]) -> None:
-        """Take the polygons of a batch in; None counts nothing."""
-        bounds = shapely.total_bounds(polygons)
-        if np.isfinite(bounds).all():
-            self._low = np.minimum(self._low, bounds[:2])
-            self._high = np.maximum(self._high, bounds[2:])
-
-    def meets(self, bounds: tuple[float, float, float, float]) -> bool:
-        """Whether the extent and a rectangle have ground in common."""
-        return bool((self._low < bounds[2:]).all() and (self._high > bounds[:2]).all())
-
-    def __str__(self) -> str:
-        if not np.isfinite(self._low).all():
-            return "no place this CRS can show"
-        (left, bottom), (right, top) = self._low, self._high
-        return f"x {left:.6g}..{right:.6g}, y {bottom:.6g}..{top:.6g}"
-
-
-def _refuse_strangers(
-    layers: MapLayers, source: PolygonFile, report: ExistingReport, extent: _Extent
-) -> None:
-    """Refuse parcels none of which can meet the map: their CRS is wrong, or the file.
-
-    Raises:
-        AlignmentError: If they are elsewhere.
-        SourceError: If no feature is a polygon.
-    """
-    if report.absent == report.parcels:
-        raise SourceError(f"{source.path}: none of its {report.parcels} features is a polygon")
-    bounds = layers.dataset.bounds
-    if extent.meets(bounds):
-        return
-    left, bottom, right, top = bounds
-    raise AlignmentError(
-        f"{source.path}: none of its {report.parcels} parcels lies on the map: in its CRS, "
-        f"{short_crs(layers.crs)}, they are at {extent}, the map is at x {left:.6g}..{right:.6g}, "
-        f"y {bottom:.6g}..{top:.6g}\nthe CRS of the parcels is {short_crs(source.crs)}; if that is "
-        f"wrong: {OPTION}-crs EPSG:n"
-    )
 
 
 def _write_suspects(path: Path, tables: list[pa.Table]) -> Path:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from omnisat_cli.engine.recipe import Feed, Recipe, output_refine
-from omnisat_cli.errors import AlignmentError, JobError, SourceError
+from omnisat_cli.errors import AlignmentError, CheckpointError, JobError, SourceError
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Plan, Tiling, make_plan
 from omnisat_cli.modality import flag, modality
+from omnisat_cli.outputs.prediction import MAX_MODALITIES
+from omnisat_cli.packs.patch_size import at_patch_size
 from omnisat_cli.packs.registry import Pack, find_pack, verify_weights
 from omnisat_cli.sources.aoi import Area, check_overlap, meets, read_aoi
 from omnisat_cli.sources.opening import (
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from omnisat_cli.engine.recipe import Channel
     from omnisat_cli.job import Execution, Input, Job
+    from omnisat_cli.networks.seam import Traits
     from omnisat_cli.packs.card import ModalityCard
     from omnisat_cli.sources.values import Source
 
@@ -36,12 +39,6 @@ log = logging.getLogger(__name__)
 
 _BASE_MB = 700
 """Memory of the process before any block: interpreter, torch, GDAL caches."""
-
-_TOKEN_BYTES = 1024
-"""Generous bytes of a token; networks of omnisat are at most 256 wide in float32."""
-
-_WINDOW_BASED = frozenset({"unet", "utae", "dual-stream"})
-"""Networks that keep no tokens or finer features of a block; see `networks.table`."""
 
 _NEIGHBOURS = {"B8A": "B08", "B08": "B8A", "B05": "B04", "B06": "B07", "B07": "B06", "B12": "B11"}
 """Bands close enough in wavelength that a copy is offered where one is missing."""
@@ -85,9 +82,10 @@ def prepare(job: Job, execution: Execution) -> Setup:
     Raises:
         OmnisatError: If anything about the job, its files or its model does not fit.
     """
-    pack = find_pack(job.model)
+    pack = at_patch_size(find_pack(job.model), job.patch_m)
     _check_maps(pack)
     digest = verify_weights(pack)
+    traits = _traits(pack)
     inputs = _matched(job, pack)
     lattice = Lattice(choose_crs(job.inputs, job.crs), pack.card.patch_m)
     sources = {
@@ -101,7 +99,8 @@ def prepare(job: Job, execution: Execution) -> Setup:
         Feed(card, _channels(entry, card, sources[name]), sources[name].refine)
         for name, (entry, card) in inputs.items()
     )
-    has_fine = any(not feed.is_series for feed in feeds)
+    _check_feeds(pack, traits, feeds)
+    has_fine = _has_fine(traits, feeds)
     refine, fine = output_refine(pack.card, has_fine, job.resolution)
     if job.boundary and not pack.card.boundary:
         raise JobError(f"the model {pack.card.name} gives no parcel boundary")
@@ -115,7 +114,7 @@ def prepare(job: Job, execution: Execution) -> Setup:
         probabilities=job.probabilities,
         boundary=job.boundary,
     )
-    plan = _plan(lattice, frame, (recipe, sources, area), execution)
+    plan = _plan(lattice, frame, (recipe, sources, area, traits), execution)
     fingerprint = _fingerprint((job, execution), pack, digest, plan, sources)
     return Setup(job, pack, sources, area, plan, recipe, fingerprint)
 
@@ -153,6 +152,49 @@ def _matched(job: Job, pack: Pack) -> dict[str, tuple[Input, ModalityCard]]:
     if missing and job.missing_modality == "fail":
         raise JobError(f"no file for {', '.join(missing)} and --missing-modality fail was given")
     return pairs
+
+
+def _traits(pack: Pack) -> Traits | None:
+    """Return what the network of a pack is like; None where it sees whole windows."""
+    from omnisat_cli.networks.table import traits_of
+
+    network = pack.card.network
+    try:
+        return traits_of(network.kind, network.config)
+    except ValueError as error:
+        raise CheckpointError(f"the card of {pack.card.name}: {error}") from error
+
+
+def _check_feeds(pack: Pack, traits: Traits | None, feeds: tuple[Feed, ...]) -> None:
+    """Refuse modalities that the network cannot cut into its patches, or that make no map."""
+    card = pack.card
+    if all(feed.is_context for feed in feeds):
+        names = " and ".join(feed.name for feed in feeds)
+        raise JobError(
+            f"{names} alone makes no map: its pixels are larger than the patches; add another "
+            f"modality of {card.name}: {', '.join(card.names)}"
+        )
+    if len(feeds) > MAX_MODALITIES:
+        raise JobError(f"{len(feeds)} modalities are given; one map takes {MAX_MODALITIES}")
+    if traits is None or traits.pixels is None:
+        return
+    for feed in feeds:
+        pixels = traits.pixels.get(feed.name)
+        if pixels != feed.refine:
+            sizes = ", ".join(f"{size:g}" for size in (card.patch_m, *card.patch_sizes))
+            found = f"{feed.refine} pixels of {card.patch_m / feed.refine:g} m"
+            wanted = f"takes {pixels}" if pixels else "cannot cut it so"
+            raise JobError(
+                f"{feed.name}: a patch of {card.patch_m:g} m has {found}, the network of "
+                f"{card.name} {wanted}; choose --patch-size among {sizes}"
+            )
+
+
+def _has_fine(traits: Traits | None, feeds: tuple[Feed, ...]) -> bool:
+    """Whether a modality is given that the network draws its finest output from."""
+    if traits is not None and traits.fine:
+        return any(feed.name in traits.fine for feed in feeds)
+    return any(not feed.is_series for feed in feeds)
 
 
 def _channels(entry: Input, card: ModalityCard, source: Source) -> tuple[Channel, ...]:
@@ -208,13 +250,13 @@ def _ground(lattice: Lattice, sources: Mapping[str, Source]) -> list[Window]:
 def _plan(
     lattice: Lattice,
     frame: Window,
-    world: tuple[Recipe, Mapping[str, Source], Area | None],
+    world: tuple[Recipe, Mapping[str, Source], Area | None, Traits | None],
     execution: Execution,
 ) -> Plan:
     """Cut the frame into blocks that hold both area and imagery."""
-    recipe, sources, area = world
+    recipe, sources, area, traits = world
     window = recipe.card.window
-    side = _block_side(recipe, sources, execution)
+    side = _block_side(recipe, sources, traits, execution)
     tiling = Tiling(side, window.size, window.size - window.overlap, window.cell)
     ground = _ground(lattice, sources)
 
@@ -229,7 +271,9 @@ def _plan(
     return plan
 
 
-def _block_side(recipe: Recipe, sources: Mapping[str, Source], execution: Execution) -> int:
+def _block_side(
+    recipe: Recipe, sources: Mapping[str, Source], traits: Traits | None, execution: Execution
+) -> int:
     """Choose the side of a block, in patches, so that a run stays within its memory.
 
     The bound counts what grows with a block: pixels read (one block in work, the next ones read
@@ -246,9 +290,9 @@ def _block_side(recipe: Recipe, sources: Mapping[str, Source], execution: Execut
         pixels = feed.refine**2
         dates = max(1, len(sources[feed.name].dates))
         size = 4 if feed.is_series else 1
-        patch += copies * pixels * dates * (len(feed.channels) * size + 2) + _TOKEN_BYTES
-    if recipe.card.network.kind not in _WINDOW_BASED:
-        patch += 64 * recipe.network_refine**2 * recipe.fine  # 16 float32 channels
+        patch += copies * pixels * dates * (len(feed.channels) * size + 2)
+        if traits is not None:
+            patch += 4 * (traits.width + recipe.fine * traits.fine.get(feed.name, 0))
     patch += recipe.refine**2 * (16 + 2 * sum(recipe.extra.values()))
     line = 6.0 * window * recipe.refine**2 * (len(recipe.codes) + 2)
     budget = max(64, execution.memory_mb / execution.workers - _BASE_MB) * 2**20

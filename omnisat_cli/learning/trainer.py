@@ -483,7 +483,7 @@ class _Loop(Generic[B]):
 
     def _rank(self, figures: dict[str, float]) -> None:
         """Compare a validation with the best one."""
-        value = figures[self.spec.metric]
+        value = figures.get(self.spec.metric, math.nan)
         value = -math.inf if math.isnan(value) else value
         better = self.best.step is None or value > self.best.value
         if better:

@@ -152,14 +152,19 @@ def test_contrast_in_slices_gives_the_same_loss_and_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tokens = torch.randn(3, B, P, 4, generator=torch.Generator().manual_seed(0))
+    everywhere = [torch.ones(B, P, dtype=torch.bool)] * 3
     results = []
-    for elements in (1 << 20, 100):
-        monkeypatch.setattr(contrast, "_ELEMENTS", elements)
+    for elements in (None, 1 << 20, 100):
         x = tokens.clone().requires_grad_()
-        loss = mil_nce(list(x))
-        loss.backward()
+        if elements is None:
+            loss = mil_nce_by_hand(list(x), everywhere, 0.1)
+        else:
+            monkeypatch.setattr(contrast, "_CPU_ELEMENTS", elements)
+            loss = mil_nce(list(x))
+        (2 * loss).backward()
         results.append((loss.detach(), x.grad))
-    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[2], results[0])
 
 
 @pytest.mark.parametrize("loss", [mil_nce, clip_nce])

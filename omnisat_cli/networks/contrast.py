@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ELEMENTS = 1 << 26  # similarities held at once; larger batches are computed twice instead
+    from torch.autograd.function import FunctionCtx
+
+# Similarities held at once. On a CPU they should stay in the cache of a core.
+_CPU_ELEMENTS = 1 << 18
+_GPU_ELEMENTS = 1 << 26
 
 
 def mil_nce(
@@ -39,7 +42,11 @@ def mil_nce(
     Returns:
         Mean over the tokens that have a positive; 0 where none has.
     """
-    x, here = _directions(tokens, present)
+    with torch.autocast(tokens[0].device.type, enabled=False):  # half precision is too coarse
+        return _mil_nce(*_directions(tokens, present), temperature)
+
+
+def _mil_nce(x: Tensor, here: Tensor, temperature: float) -> Tensor:
     M, B, P, D = x.shape
     near = torch.einsum("mbpd,nbpd->mnbp", x, x) / temperature
     other = ~torch.eye(M, dtype=torch.bool, device=x.device)[:, :, None, None]
@@ -51,9 +58,11 @@ def mil_nce(
     positives = near.logsumexp(1)[asked]
     flat = x.view(-1, D) / temperature**0.5
     owner = torch.arange(M * B, dtype=torch.int32, device=x.device).repeat_interleave(P)
-    queries = (flat[asked.flatten()], owner[asked.flatten()])
-    keys = (flat[here.flatten()], owner[here.flatten()])
-    return (_log_sum(queries, keys) - positives).mean()
+    query, key = asked.flatten(), here.flatten()
+    sums: Tensor = _LogSum.apply(  # type: ignore[no-untyped-call]
+        flat[query], owner[query], flat[key], owner[key]
+    )
+    return (sums - positives).mean()
 
 
 def clip_nce(
@@ -74,7 +83,11 @@ def clip_nce(
     Returns:
         Mean over the pairs of modalities that share a place; 0 where none do.
     """
-    x, here = _directions(tokens, present)
+    with torch.autocast(tokens[0].device.type, enabled=False):
+        return _clip_nce(*_directions(tokens, present), temperature)
+
+
+def _clip_nce(x: Tensor, here: Tensor, temperature: float) -> Tensor:
     losses = []
     for one, two in combinations(range(len(x)), 2):
         both = here[one] & here[two]
@@ -100,20 +113,41 @@ def _directions(
     return functional.normalize(x, dim=-1), here
 
 
-def _log_sum(queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor]) -> Tensor:
-    """Return (n,) log of the summed exponentials over keys of other owners, in slices of rows."""
-    step = max(_ELEMENTS // max(len(keys[0]), 1), 1)
-    if step >= len(queries[0]):
-        return _log_sum_rows(*queries, *keys)
-    parts = [
-        checkpoint(_log_sum_rows, rows, owner, *keys, use_reentrant=False)
-        for rows, owner in zip(
-            torch.split(queries[0], step), torch.split(queries[1], step), strict=True
-        )
-    ]
-    return torch.cat(parts)
+class _LogSum(torch.autograd.Function):
+    """(n,) log of the summed exponentials of similarities, in slices of rows.
+
+    The similarities of all pairs are never held: a slice stays in the cache, and the gradient
+    computes it again. On a CPU this is faster than holding them, and large windows fit.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, rows: Tensor, owner: Tensor, keys: Tensor, owners: Tensor
+    ) -> Tensor:
+        """Sum for `rows` (n, D) over the `keys` (m, D) of other owners."""
+        sums = rows.new_empty(len(rows))
+        for part in _parts(rows, keys):
+            sums[part] = _similar(rows[part], owner[part], keys, owners).logsumexp(1)
+        ctx.save_for_backward(rows, owner, keys, owners, sums)
+        return sums
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, above: Tensor) -> tuple[Tensor, None, Tensor, None]:
+        """Return the gradients of rows and keys."""
+        rows, owner, keys, owners, sums = ctx.saved_tensors  # type: ignore[attr-defined]
+        to_rows, to_keys = torch.empty_like(rows), torch.zeros_like(keys)
+        for part in _parts(rows, keys):
+            share = _similar(rows[part], owner[part], keys, owners)
+            share = share.sub_(sums[part, None]).exp_().mul_(above[part, None])
+            torch.mm(share, keys, out=to_rows[part])
+            to_keys.addmm_(share.T, rows[part])
+        return to_rows, None, to_keys, None
 
 
-def _log_sum_rows(rows: Tensor, owner: Tensor, keys: Tensor, owners: Tensor) -> Tensor:
-    similar = rows @ keys.T
-    return similar.masked_fill_(owner[:, None] == owners, float("-inf")).logsumexp(1)
+def _parts(rows: Tensor, keys: Tensor) -> list[slice]:
+    step = max((_GPU_ELEMENTS if rows.is_cuda else _CPU_ELEMENTS) // max(len(keys), 1), 1)
+    return [slice(start, start + step) for start in range(0, len(rows), step)]
+
+
+def _similar(rows: Tensor, owner: Tensor, keys: Tensor, owners: Tensor) -> Tensor:
+    return (rows @ keys.T).masked_fill_(owner[:, None] == owners, float("-inf"))

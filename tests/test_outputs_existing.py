@@ -246,7 +246,7 @@ def test_what_cannot_be_judged_is_refused_with_a_reason(area: Path, tmp_path: Pa
     (tmp_path / "empty.gpkg").write_bytes(b"")
     refused(SourceError, "is empty", tmp_path / "empty.gpkg")
     (tmp_path / "cut.gpkg").write_bytes(good.read_bytes()[:5000])
-    refused(SourceError, "no readable GeoPackage", tmp_path / "cut.gpkg")
+    refused(SourceError, "no readable GPKG", tmp_path / "cut.gpkg")
     refused(SourceError, "no such file", tmp_path / "nothing.gpkg")
     refused(JobError, "did you mean crop", good, declared="Crop_")
     refused(JobError, "--crosswalk FILE", good, declared="crop")

@@ -10,6 +10,7 @@ from omnisat_cli.cli.doctor import doctor
 from omnisat_cli.cli.evaluate import evaluate
 from omnisat_cli.cli.guard import guarded
 from omnisat_cli.cli.inspect import inspect
+from omnisat_cli.cli.legend import legend_app
 from omnisat_cli.cli.model import model_app
 from omnisat_cli.cli.predict import predict
 from omnisat_cli.cli.simulate import simulate
@@ -54,6 +55,7 @@ app.command()(guarded(verify))
 app.command()(guarded(vectorize))
 app.command()(guarded(stats))
 app.add_typer(model_app, name="model")
+app.add_typer(legend_app, name="legend")
 app.command()(guarded(demo))
 app.command()(guarded(simulate))
 app.command()(guarded(evaluate))

@@ -168,7 +168,7 @@ def test_a_stopped_pretraining_goes_on_with_nothing_else(tmp_path: Path) -> None
 
 def test_a_pack_that_is_there_is_kept(pretrained: PretrainReport) -> None:
     assert pretrained.pack is not None
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match="replace it"):
         pretrain(Places(), job_for(pretrained.pack.folder))
 
 

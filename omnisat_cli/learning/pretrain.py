@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-from contextlib import nullcontext
+import importlib.metadata
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
-from omnisat_cli.errors import CheckpointError, JobError, OutputExistsError
+from omnisat_cli.errors import CheckpointError, JobError
 from omnisat_cli.learning.batches import Batch, Batcher, BatchSpec
 from omnisat_cli.learning.design import (
     choose_size,
@@ -20,16 +17,14 @@ from omnisat_cli.learning.design import (
     window_card,
 )
 from omnisat_cli.learning.lesson import FitReport, FitSpec, Lesson
+from omnisat_cli.learning.packing import pack_name, publish_pack, refuse_existing, workplace
 from omnisat_cli.learning.statistics import make_modality_cards
 from omnisat_cli.learning.trainer import fit
 from omnisat_cli.networks.pretraining import OmniSatPretraining, PretrainConfig, Windows
 from omnisat_cli.networks.segmenter import OmniSatSegmenter, SegmenterConfig
-from omnisat_cli.outputs.disk import disk_errors
-from omnisat_cli.outputs.lock import Lock
-from omnisat_cli.outputs.run import staging_folder
 from omnisat_cli.packs.card import Card, NetworkCard
-from omnisat_cli.packs.registry import CARD, Pack, find_pack, load_weights
-from omnisat_cli.packs.writer import empty_digest, write_pack
+from omnisat_cli.packs.registry import find_pack, load_weights
+from omnisat_cli.packs.writer import empty_digest
 
 if TYPE_CHECKING:
     import threading
@@ -41,8 +36,8 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.examples import Examples
     from omnisat_cli.learning.lesson import Watch
     from omnisat_cli.packs.card import ModalityCard
+    from omnisat_cli.packs.registry import Pack
 
-LOG = "training.csv"
 _LIMITS = (
     "Pretrained without labels: the encoder knows the imagery, the head is untrained and makes no "
     "map. Fine-tune it with `omnisat train --from`."
@@ -61,6 +56,8 @@ class PretrainJob:
         size: Name of a size of `design.SIZES`; not asked where `start` is given.
         modalities: The modalities of the network, in its order; None = all there are.
         start: Pack whose encoder is trained on, or None to begin with random weights.
+        licence: Of the pack.
+        command: Command line, for the provenance.
         resume: Go on with a pretraining that was stopped.
         overwrite: Replace a pack that is there.
     """
@@ -72,6 +69,8 @@ class PretrainJob:
     size: str = "small"
     modalities: tuple[str, ...] | None = None
     start: str | None = None
+    licence: str = "not stated"
+    command: tuple[str, ...] = ()
     resume: bool = True
     overwrite: bool = False
 
@@ -123,15 +122,8 @@ def pretrain(
         LossError: If the loss is not finite.
         ResumeError: If what was begun towards `out` was something else.
     """
-    if (job.out / CARD).exists() and not job.overwrite:
-        raise OutputExistsError(f"{job.out} holds a pack; choose another folder or --overwrite")
-    folder = staging_folder(job.out)
-    with disk_errors(folder, "making the folder of the training"):
-        folder.mkdir(parents=True, exist_ok=True)
-    helper = "LOCAL_RANK" in os.environ  # one of several devices; the first holds the lock
-    with nullcontext() if helper else Lock(folder / "lock"):
-        if not job.resume and not helper:
-            _forget(folder)
+    refuse_existing(job.out, overwrite=job.overwrite)
+    with workplace(job.out, resume=job.resume) as folder:
         plan = _plan(examples, job)
         torch.manual_seed(job.fit.seed)
         segmenter = OmniSatSegmenter(plan.network)
@@ -146,12 +138,16 @@ def pretrain(
         )
         report = fit(network, lesson, job.fit, folder, watch=watch, stop=stop)
         size = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        if report.ended == "stopped" or not report.main:
-            return PretrainReport(report, None, size)
-        pack = _write(examples, job, plan, segmenter, report)
-        collect_log(folder, job.out / LOG)
-    shutil.rmtree(folder)
-    return PretrainReport(report, pack, size)
+        made = None
+        if report.ended != "stopped" and report.main:
+            made = publish_pack(
+                job.out,
+                _card(examples, job, plan, report),
+                examples.legend,
+                segmenter.state_dict(),
+                _provenance(examples, job, plan, report),
+            )
+        return PretrainReport(report, made, size)
 
 
 def windows_of(batch: Batch) -> Windows:
@@ -225,23 +221,16 @@ def _plain(value: object) -> object:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _write(
-    examples: Examples,
-    job: PretrainJob,
-    plan: _Plan,
-    segmenter: OmniSatSegmenter,
-    report: FitReport,
-) -> Pack:
-    """Write the encoder with its untrained head."""
+def _card(examples: Examples, job: PretrainJob, plan: _Plan, report: FitReport) -> Card:
+    """Describe the encoder with its untrained head."""
     network, patch_m = plan.network, examples.patch_m
     before = "" if job.start is None else f"continued from {find_pack(job.start).card.name}; "
-    legend = examples.legend
-    card = Card(
+    return Card(
         name=pack_name(job.out),
         version="1",
         summary=f"OmniSat pretrained without labels on {examples.name}: "
         + ", ".join(card.name for card in plan.cards),
-        licence="not stated",
+        licence=job.licence,
         source="omnisat, `omnisat pretrain`",
         training=before + describe(job, report, len(examples), examples.name),
         limits=_LIMITS,
@@ -254,10 +243,28 @@ def _write(
         boundary=True,
         min_dates=job.draws.min_dates,
         pretrained_only=True,
-        legend=f"{legend.id}@{legend.version}",
+        legend=examples.legend.label,
         weights_sha256=empty_digest(),
     )
-    return write_pack(job.out, card, legend.to_json(), segmenter.state_dict())
+
+
+def _provenance(
+    examples: Examples, job: PretrainJob, plan: _Plan, report: FitReport
+) -> dict[str, object]:
+    """Return what `training.json` says."""
+    return {
+        "format": 1,
+        "omnisat": importlib.metadata.version("omnisat"),
+        "libraries": {
+            name: importlib.metadata.version(name) for name in ("torch", "lightning-fabric")
+        },
+        "command": list(job.command),
+        **_facts(examples, job, plan),
+        "training": job.fit.facts(),
+        "steps": report.steps,
+        "seconds": round(report.seconds, 1),
+        "losses": dict(report.loss),
+    }
 
 
 def describe(job: PretrainJob, report: FitReport, count: int, where: str) -> str:
@@ -281,36 +288,3 @@ def describe(job: PretrainJob, report: FitReport, count: int, where: str) -> str
         f"{job.draws.size * job.fit.accumulate * job.fit.devices} windows in "
         f"{report.seconds / 60:.1f} minutes, seed {job.fit.seed}; losses of the last step: {losses}"
     )
-
-
-def pack_name(out: Path) -> str:
-    """Turn the name of a folder into the name of a pack."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", out.resolve().name.lower()).strip("-._")[:64]
-    return name or "pretrained"
-
-
-def collect_log(folder: Path, path: Path) -> None:
-    """Put the logs of a training and of its resumptions into one table; the last word counts."""
-    import csv
-
-    rows: dict[int, dict[str, str]] = {}
-    parts = folder.glob("log/version_*/metrics.csv")
-    for part in sorted(parts, key=lambda p: int(p.parent.name.removeprefix("version_"))):
-        with part.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                rows[int(row["step"])] = row
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    columns = ["step", *(name for name in columns if name != "step")]
-    with disk_errors(path, "writing the log"), path.open("w", newline="", encoding="utf-8") as out:
-        table = csv.DictWriter(out, columns, restval="")
-        table.writeheader()
-        table.writerows(rows[step] for step in sorted(rows))
-
-
-def _forget(folder: Path) -> None:
-    """Remove what an earlier training left, but not the lock."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()

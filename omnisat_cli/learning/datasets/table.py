@@ -66,6 +66,13 @@ _TABLE = (
         "CC-BY-4.0",
         "Ahlswede et al. 2023, doi 10.5194/essd-15-681-2023; Astruc et al. 2024, arXiv 2404.08351",
     ),
+    Dataset(
+        "sen1floods11",
+        "floods",
+        "water in chips of eleven floods: one Sentinel-1 and one Sentinel-2 image each",
+        "not stated; free to download",
+        "Bonafilia et al. 2020, doi 10.1109/CVPRW50498.2020.00113",
+    ),
 )
 
 DATASETS: Mapping[str, Dataset] = MappingProxyType({entry.name: entry for entry in _TABLE})

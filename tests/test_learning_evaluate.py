@@ -7,10 +7,12 @@ import json
 import math
 from typing import TYPE_CHECKING
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
 import rasterio.warp
+from shapely import Point, box
 
 from omnisat_cli.errors import AlignmentError, JobError, OutputExistsError, SourceError
 from omnisat_cli.learning import evaluate as module
@@ -154,7 +156,7 @@ def test_codes_outside_the_classes_are_refused_with_a_way_out(
     labels = labels.copy()
     labels[:2] = 9
     place = write_raster(tmp_path / "l.tif", labels)
-    with pytest.raises(JobError, match=r"9 \(100 times\).*\n.*--ignore 9"):
+    with pytest.raises(JobError, match=r"9 \(100 pixels\).*\n.*--ignore 9"):
         evaluate_map(path, TruthRequest(place))
     report = evaluate_map(path, TruthRequest(place, ignore=("9",)))
     assert report.results[0].scores.pixels == 38 * 50
@@ -294,3 +296,65 @@ def test_figures_of_a_card_are_per_cent_and_defined() -> None:
     assert figures["accuracy"] == 85.0
     assert "F1 c" not in figures
     assert all(math.isfinite(value) for value in figures.values())
+
+
+def write_fields(path: Path, rows: list[tuple[tuple[float, ...], object]], crs: str) -> Path:
+    """Write boxes, or points where a rectangle has no size, with a column CODE."""
+    shapes = [box(*b) if b[0] < b[2] else Point(b[:2]) for b, _ in rows]
+    frame = geopandas.GeoDataFrame({"CODE": [code for _, code in rows]}, geometry=shapes, crs=crs)
+    frame.to_file(path, driver="GPKG")
+    return path
+
+
+@pytest.mark.parametrize("corner", [(LEFT, TOP), (LEFT + 3.3, TOP - 4.4)])
+def test_polygons_count_the_pixels_whose_centre_they_hold(
+    tmp_path: Path, codes: np.ndarray, corner: tuple[float, float]
+) -> None:
+    path = write_map(tmp_path, codes, at=corner)
+    left, top = corner
+    rows = [
+        ((left + 12, top - 98, left + 98, top - 12), "wheat"),  # centres of columns 1 to 9
+        ((left + 200, top - 100, left + 300, top), "Maize"),
+        ((left + 405, top - 305, left + 405, top - 305), "2"),  # a point: row 30, column 40
+    ]
+    fields = write_fields(tmp_path / "fields.gpkg", rows, "EPSG:2154")
+    found = matrix(evaluate_map(path, TruthRequest(fields, "CODE")))
+    want = np.zeros((3, 3), int)
+    np.add.at(want[0], codes[1:10, 1:10].ravel(), 1)
+    np.add.at(want[1], codes[:10, 20:30].ravel(), 1)
+    want[2, codes[30, 40]] += 1
+    np.testing.assert_array_equal(found, want)
+
+
+def test_polygons_with_unknown_words_are_refused_or_left_out(
+    tmp_path: Path, codes: np.ndarray
+) -> None:
+    path = write_map(tmp_path, codes)
+    near, far = (LEFT, TOP - 100, LEFT + 100, TOP), (LEFT + 200, TOP - 100, LEFT + 300, TOP)
+    fields = write_fields(tmp_path / "f.gpkg", [(near, "BTH"), (far, "SPL")], "EPSG:2154")
+    with pytest.raises(JobError, match=r"BTH \(1 features\), SPL \(1 features\)"):
+        evaluate_map(path, TruthRequest(fields, "CODE"))
+    table = tmp_path / "classes.csv"
+    table.write_text("code,class\nBTH,wheat\nSPL,\n", encoding="utf-8")
+    report = evaluate_map(path, TruthRequest(fields, "CODE", classes=str(table)))
+    assert report.results[0].scores.pixels == 100
+    assert matrix(report)[0].sum() == 100
+    cross = tmp_path / "cross.csv"
+    cross.write_text("map,label\nwheat,BTH\nmaize,BTH\nforest,SPL\n", encoding="utf-8")
+    crossed = evaluate_map(path, TruthRequest(fields, "CODE", crosswalk=str(cross)))
+    assert crossed.names == ("BTH", "SPL")
+    assert matrix(crossed)[0, 0] == (codes[:10, :10] < 2).sum()
+    with pytest.raises(JobError, match="give one of them"):
+        TruthRequest(fields, "CODE", crosswalk=str(cross), classes=str(table))
+
+
+def test_polygons_in_another_crs_lie_where_they_should(tmp_path: Path) -> None:
+    codes = np.zeros((40, 50), np.uint8)
+    codes[:, 25:] = 1
+    path = write_map(tmp_path, codes)
+    bounds = rasterio.warp.transform_bounds(
+        "EPSG:2154", "EPSG:4326", LEFT + 300, TOP - 200, LEFT + 450, TOP - 50
+    )
+    fields = write_fields(tmp_path / "f.gpkg", [(bounds, "maize")], "EPSG:4326")
+    found = matrix(evaluate_map(path, TruthRequest(fields, "CODE")))
+    assert found[1, 1] == found.sum() == pytest.approx(225, rel=0.1)

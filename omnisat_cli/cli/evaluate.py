@@ -25,7 +25,9 @@ def evaluate(
     ] = None,
     *,
     imagery: Imagery,
-    labels: Annotated[Path | None, _flag("Label raster.", metavar="FILE")] = None,
+    labels: Annotated[
+        Path | None, _flag("Label raster, or polygons or points with --field.", metavar="FILE")
+    ] = None,
     field: Annotated[
         str | None, _flag("Column of --labels with the class.", metavar="NAME")
     ] = None,
@@ -36,6 +38,10 @@ def evaluate(
             "with the columns map,label.",
             metavar="A:B|FILE",
         ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        _flag("Class table of the labels, as `train` takes it: CSV code,class.", metavar="FILE"),
     ] = None,
     ignore: Annotated[
         str | None, _flag("Values of the labels that are no labels.", metavar="V,V,...")
@@ -83,9 +89,12 @@ def evaluate(
     """
     set_up_logging(verbose, quiet)
     from omnisat_cli.cli import scoring
+    from omnisat_cli.learning.evaluate import TruthRequest
 
     inputs = inputs_from(imagery, dates)
-    truth = scoring.label_request(labels, field, crosswalk, ignore)
+    truth = TruthRequest(
+        labels or Path(), field, crosswalk, classes, tuple(ignore.split(",")) if ignore else ()
+    )
     kind = scoring.choose_route(
         path=path, model=model, dataset=dataset, inputs=inputs, labels=labels
     )
@@ -98,7 +107,7 @@ def evaluate(
         report = scoring.of_map(path, truth, legend, subsets)
     elif kind == "dataset":
         part = scoring.Part(dataset, root, split, folds, side)
-        report = scoring.of_dataset(str(model), part, (subsets, crosswalk), execution, quiet=quiet)
+        report = scoring.of_dataset(str(model), part, (subsets, truth), execution, quiet=quiet)
     else:
         area = scoring.AreaJob(str(model), inputs, AreaRequest(aoi), date_range(dates))
         report = scoring.of_area(area, truth, subsets, execution)

@@ -20,21 +20,21 @@ from omnisat_cli.learning.evaluate import (
 from omnisat_cli.learning.evaluate_pack import (
     choose_subsets,
     evaluate_examples,
-    model_scheme,
     pack_scheme,
     update_card,
 )
 from omnisat_cli.learning.reference import grid_of_frame
 from omnisat_cli.learning.report import Report, check_outputs, means, plain, write_report
+from omnisat_cli.learning.schemes import scheme_classes
 from omnisat_cli.packs.registry import find_pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from omnisat_cli.job import AreaRequest, Input
-    from omnisat_cli.learning.evaluate import Tally
     from omnisat_cli.learning.report import Result
     from omnisat_cli.learning.schemes import Scheme
+    from omnisat_cli.learning.tally import Tally
 
 Route = Literal["map", "dataset", "area"]
 _NOWHERE = Path("evaluate.tif")
@@ -132,14 +132,6 @@ def choose_route(
     return "area"
 
 
-def label_request(
-    labels: Path | None, field: str | None, crosswalk: str | None, ignore: str | None
-) -> TruthRequest:
-    """Return what was said of the labels; the path means nothing where there is none."""
-    words = tuple(word.strip() for word in (ignore or "").split(",") if word.strip())
-    return TruthRequest(labels or Path(), field, crosswalk, words)
-
-
 def of_map(
     path: Path | None, labels: TruthRequest, legend: str | None, subsets: str | None
 ) -> Report:
@@ -152,7 +144,7 @@ def of_map(
 def of_dataset(
     model: str,
     part: Part,
-    choices: tuple[str | None, str | None],
+    choices: tuple[str | None, TruthRequest],
     execution: Execution,
     *,
     quiet: bool,
@@ -162,7 +154,7 @@ def of_dataset(
     Args:
         model: Name or folder of the pack.
         part: Part of the dataset.
-        choices: Values of --subsets and --crosswalk.
+        choices: Value of --subsets, and what the labels of the dataset mean.
         execution: Device and threads.
         quiet: No progress.
     """
@@ -202,7 +194,7 @@ def of_area(
     """Map an area with each subset of its imagery, block by block, and compare with labels."""
     pack = find_pack(area.model)
     there = [name for name in pack.card.names if _of_inputs(name, area.inputs)]
-    scheme = model_scheme(pack.legend, labels.crosswalk)
+    scheme = labels.scheme(scheme_classes(pack.legend.classes), pack.legend.label)
     tallies = {
         names: _map_and_count(area.job(names), labels, scheme, execution)
         for names in choose_subsets(subsets, there)
@@ -212,7 +204,7 @@ def of_area(
         tally.refuse_unknown(scheme, str(labels.path))
         tally.refuse_empty(str(labels.path), f"the map from {'+'.join(names)}")
         results.append(tally.result("+".join(names), pixel))
-        notes += [*decisions, *(f"{'+'.join(names)}: {remark}" for remark in tally.remarks())]
+        notes += [*decisions, *(f"{'+'.join(names)}: {remark}" for remark in tally.remarks(scheme))]
     return Report(
         subject=f"{pack.card.name} {pack.card.version}",
         reference=str(labels.path),
@@ -235,7 +227,7 @@ def _map_and_count(
     mapper = load_mapper(setup, execution)
     plan, refine = setup.plan, setup.recipe.refine
     grid = grid_of_frame(plan.lattice, plan.area, refine)
-    with open_reference(labels, grid) as reference:
+    with open_reference(labels, grid, scheme) as reference:
         blocks = mapped_blocks(setup, mapper, threading.Event())
         tally = count(blocks, reference, scheme, job.model)
         decisions = [f"{d.topic}: {d.value} ({d.because})" for d in reference.decisions]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,27 +11,29 @@ import numpy as np
 from omnisat_cli.errors import JobError, SourceError
 from omnisat_cli.geo.crs import is_geographic
 from omnisat_cli.geo.lattice import Window
-from omnisat_cli.learning.metrics import Scores, adjusted
 from omnisat_cli.learning.reference import (
     MapGrid,
     check_codes,
     grid_of,
     open_label_raster,
 )
-from omnisat_cli.learning.report import Report, Result
+from omnisat_cli.learning.reference_vectors import open_label_vectors
+from omnisat_cli.learning.report import Report
 from omnisat_cli.learning.schemes import (
     Scheme,
     SchemeClass,
     own_scheme,
+    read_class_table,
     read_crosswalk,
     register_groups,
 )
+from omnisat_cli.learning.tally import Tally
 from omnisat_cli.outputs.legend import NODATA
 from omnisat_cli.outputs.parcels.names import find_names, numbered, read_origin
-from omnisat_cli.sources.safe import open_raster
+from omnisat_cli.sources.safe import local_path, open_raster, read_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,135 +41,49 @@ if TYPE_CHECKING:
 
     from omnisat_cli.learning.reference import Reference
 
-_SHOWN = 8
+_RASTERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SIDE = 2048
 """Pixels along a part of the map that is compared at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class TruthRequest:
-    """Labels to compare with.
+    """Labels to compare with, and what their values mean.
 
     Attributes:
         path: Label raster, or vector file.
         field: Column with the class, for a vector file.
         crosswalk: See `schemes.read_crosswalk`; None = the labels use the classes of the map.
+        classes: See `schemes.read_class_table`, instead of a crosswalk.
         ignore: Codes or words of the labels that are no labels.
     """
 
     path: Path
     field: str | None = None
     crosswalk: str | None = None
+    classes: str | None = None
     ignore: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.crosswalk is not None and self.classes is not None:
+            raise JobError("--crosswalk and --classes both say what labels mean; give one of them")
 
-@dataclass(slots=True)
-class Tally:
-    """Counts of one comparison while it runs.
-
-    Attributes:
-        confusion: (K, K) pixels, rows = labels.
-        mapped: (K,) pixels of the whole map.
-        unmapped: Labelled pixels without a class in the map.
-        unknown: Label codes outside the scheme.
-    """
-
-    confusion: NDArray[np.int64]
-    mapped: NDArray[np.int64]
-    unmapped: int = 0
-    unknown: Counter[int] = field(default_factory=Counter)
-
-    @classmethod
-    def of(cls, classes: int) -> Tally:
-        """Return empty counts."""
-        return cls(np.zeros((classes, classes), np.int64), np.zeros(classes, np.int64))
-
-    def add(
-        self,
-        codes: NDArray[np.int64],
-        truth: NDArray[np.int16],
-        mapped: NDArray[np.int16],
-        labelled: NDArray[np.bool_],
-    ) -> None:
-        """Count pixels; all arrays have one shape.
+    def scheme(self, mapped: Sequence[SchemeClass], map_legend: str | None) -> Scheme:
+        """Choose the classes of the comparison.
 
         Args:
-            codes: What the labels say.
-            truth: The same as classes of the comparison, -1 where there is none.
-            mapped: What the map says as classes of the comparison, -1 where it says nothing.
-            labelled: Which pixels have a label.
-        """
-        K = len(self.confusion)
-        known = labelled & (truth >= 0)
-        values, counts = np.unique(codes[labelled & ~known], return_counts=True)
-        self.unknown.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        both = known & (mapped >= 0)
-        self.unmapped += int(known.sum() - both.sum())
-        flat = np.bincount(truth[both].astype(np.int64) * K + mapped[both], minlength=K * K)
-        self.confusion += flat.reshape(K, K)
-
-    def refuse_unknown(self, scheme: Scheme, what: str) -> None:
-        """Refuse label codes that no class of the comparison has.
-
-        Args:
-            scheme: The classes.
-            what: The labels, for the message.
+            mapped: Classes of the map.
+            map_legend: Label of its legend, where it is known.
 
         Raises:
-            JobError: If there are any.
+            JobError: If a table or crosswalk does not fit the map.
+            SourceError: If it cannot be read.
         """
-        if not self.unknown:
-            return
-        most = self.unknown.most_common(_SHOWN)
-        shown = ", ".join(f"{scheme.label_word(code)} ({n} times)" for code, n in most)
-        more = f" and {len(self.unknown) - len(most)} more" if len(self.unknown) > _SHOWN else ""
-        ignored = ",".join(scheme.label_word(code) for code, _ in most)
-        raise JobError(
-            f"{what} holds {shown}{more}: no class of the comparison "
-            f"({', '.join(scheme.label_word(code) for code in sorted(scheme.of_labels))})\n"
-            "say what it stands for with --crosswalk FILE.csv, or leave such ground out with "
-            f"--ignore {ignored}"
-        )
-
-    def refuse_empty(self, labels: str, subject: str) -> None:
-        """Check that anything was compared.
-
-        Raises:
-            SourceError: If not.
-        """
-        if self.confusion.any():
-            return
-        if self.unmapped:
-            raise SourceError(
-                f"none of the {self.unmapped} labelled pixels of {labels} has a class in {subject}"
-            )
-        raise SourceError(
-            f"{labels} labels no pixel of {subject}: where both lie, it holds no value; check its "
-            "nodata value and --ignore"
-        )
-
-    def result(self, subset: str, pixel_hectares: float | None) -> Result:
-        """Return the figures.
-
-        Args:
-            subset: Modalities that were used, or "" for a map.
-            pixel_hectares: Ground of a pixel of the map; None where its whole area is not known or
-                its pixels have different sizes: then areas are not estimated.
-        """
-        scores = Scores(self.confusion)
-        if pixel_hectares is None:
-            return Result(subset, scores, self.unmapped)
-        areas = adjusted(self.confusion, self.mapped)
-        hectares = float(self.mapped.sum()) * pixel_hectares
-        return Result(subset, scores, self.unmapped, areas, hectares)
-
-    def remarks(self) -> Iterator[str]:
-        """Say what a reader of the figures should know."""
-        if self.unmapped:
-            share = 100 * self.unmapped / (self.unmapped + self.confusion.sum())
-            yield f"{self.unmapped} labelled pixels ({share:.2g} %) have no class in the map"
-        if np.count_nonzero(self.confusion.sum(1)) == 1:
-            yield "the labels hold one class only: kappa and most means say little"
+        if self.classes is not None:
+            return read_class_table(self.classes, mapped)
+        if self.crosswalk is not None:
+            return read_crosswalk(self.crosswalk, mapped, map_legend)
+        return own_scheme(mapped)
 
 
 def evaluate_map(path: Path, request: TruthRequest, legend: str | None = None) -> Report:
@@ -188,7 +103,7 @@ def evaluate_map(path: Path, request: TruthRequest, legend: str | None = None) -
         check_codes(dataset, path)
         grid = grid_of(dataset, path)
         scheme = _scheme(dataset, path, request, legend)
-        with open_reference(request, grid) as reference:
+        with open_reference(request, grid, scheme) as reference:
             parts = ((w, _map_codes(dataset, w)) for w in _parts(grid.height, grid.width))
             tally = count(parts, reference, scheme, str(path))
             decisions = reference.decisions
@@ -202,19 +117,23 @@ def evaluate_map(path: Path, request: TruthRequest, legend: str | None = None) -
         names=scheme.names,
         colors=scheme.colors,
         results=(tally.result("", None if is_geographic(grid.crs) else pixel),),
-        notes=(*notes, *([scheme.note] if scheme.note else []), *tally.remarks()),
+        notes=(*notes, *([scheme.note] if scheme.note else []), *tally.remarks(scheme)),
     )
 
 
 @contextmanager
-def open_reference(request: TruthRequest, grid: MapGrid) -> Iterator[Reference]:
+def open_reference(request: TruthRequest, grid: MapGrid, scheme: Scheme) -> Iterator[Reference]:
     """Open labels on the grid of a map.
 
     Raises:
         SourceError: If the file cannot be read as labels.
         AlignmentError: If it shares no ground with the map.
-        JobError: If a flag does not fit it.
+        JobError: If a flag or a value does not fit it.
     """
+    place = local_path(request.path)
+    if place.is_dir() or read_head(place, 4) not in _RASTERS:
+        yield open_label_vectors(place, request.field, grid, scheme, request.ignore)
+        return
     if request.field is not None:
         raise JobError(f"--field {request.field}: {request.path} is a raster, it has no columns")
     with open_label_raster(request.path, grid, _ignored(request)) as reference:
@@ -275,9 +194,7 @@ def _scheme(
         )
         for c in named.values()
     ]
-    if request.crosswalk is None:
-        return own_scheme(classes)
-    return read_crosswalk(request.crosswalk, classes, None if legend else origin.legend)
+    return request.scheme(classes, None if legend else origin.legend)
 
 
 def _ignored(request: TruthRequest) -> tuple[int, ...]:

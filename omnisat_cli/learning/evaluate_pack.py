@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omnisat_cli.errors import JobError
-from omnisat_cli.learning.evaluate import Tally
 from omnisat_cli.learning.examples import UNLABELLED
 from omnisat_cli.learning.mapping import on_labels
 from omnisat_cli.learning.report import Report, card_figures
-from omnisat_cli.learning.schemes import own_scheme, read_crosswalk, scheme_classes
+from omnisat_cli.learning.schemes import scheme_classes
+from omnisat_cli.learning.tally import Tally
 from omnisat_cli.outputs import disk
 from omnisat_cli.packs.registry import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from omnisat_cli.learning.evaluate import TruthRequest
     from omnisat_cli.learning.examples import Example, Examples
     from omnisat_cli.learning.mapping import SampleMapper
     from omnisat_cli.learning.schemes import Scheme
@@ -60,22 +61,20 @@ def choose_subsets(text: str | None, available: Sequence[str]) -> tuple[Subset, 
     return tuple(dict.fromkeys(subsets))
 
 
-def model_scheme(model: Legend, crosswalk: str | None) -> Scheme:
-    """Choose the classes on which a model and labels are compared; see `read_crosswalk`."""
-    mapped = scheme_classes(model.classes)
-    return (
-        own_scheme(mapped) if crosswalk is None else read_crosswalk(crosswalk, mapped, model.label)
-    )
-
-
-def pack_scheme(model: Legend, labels: Legend, crosswalk: str | None) -> Scheme:
+def pack_scheme(model: Legend, labels: Legend, meaning: TruthRequest) -> Scheme:
     """Choose the classes on which a model and a set of examples are compared.
+
+    Args:
+        model: Legend of the model.
+        labels: Legend of the examples.
+        meaning: Its crosswalk or class table, where they differ; no file of labels is looked at.
 
     Raises:
         JobError: If they use other classes and no crosswalk says how these meet.
     """
-    if crosswalk is not None:
-        return model_scheme(model, crosswalk)
+    scheme = meaning.scheme(scheme_classes(model.classes), model.label)
+    if meaning.crosswalk is not None or meaning.classes is not None:
+        return scheme
     theirs = {entry.code: entry.name_en for entry in labels.classes}
     ours = {entry.code: entry.name_en for entry in model.classes}
     if not set(theirs.items()) <= set(ours.items()):
@@ -84,7 +83,7 @@ def pack_scheme(model: Legend, labels: Legend, crosswalk: str | None) -> Scheme:
             f"{model.label} ({len(ours)}): say how they meet with --crosswalk, e.g. --crosswalk "
             f"{model.id}:{labels.id} or a CSV file"
         )
-    return model_scheme(model, None)
+    return scheme
 
 
 def evaluate_examples(
@@ -121,7 +120,7 @@ def evaluate_examples(
     notes = [
         f"{'+'.join(subset)}: {remark}" if len(subsets) > 1 else remark
         for subset, tally in tallies.items()
-        for remark in tally.remarks()
+        for remark in tally.remarks(scheme)
     ]
     results = tuple(tally.result("+".join(subset), None) for subset, tally in tallies.items())
     return Report(

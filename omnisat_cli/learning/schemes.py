@@ -7,16 +7,18 @@ several, these cannot be told apart and become one class of the comparison.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from omnisat_cli.errors import JobError, SourceError
-from omnisat_cli.outputs.legend import legend, load_legend, shipped_legends
+from omnisat_cli.learning.label_classes import read_table
+from omnisat_cli.outputs.legend import legend, shipped_legends
 from omnisat_cli.sources.safe import local_path
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 NO_COUNTERPART = "no counterpart"
 _NONE_COLOR = "#808080"
 _SIZE_LIMIT = 2**24
+_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Scheme:
         of_map: Code of the map to class.
         of_labels: Code of the labels to class.
         label_names: Lower-case name of a class of the labels to its code.
+        left_out: Codes of the labels that a table leaves out.
         note: What a reader should know of it, or "".
     """
 
@@ -65,12 +69,38 @@ class Scheme:
     of_map: Mapping[int, int]
     of_labels: Mapping[int, int]
     label_names: Mapping[str, int]
+    left_out: frozenset[int] = frozenset()
     note: str = ""
+
+    def code_of(self, word: str) -> int | None:
+        """Return the code of a class of the labels that is known by a number or a word."""
+        number = int(word) if word.removeprefix("-").isdecimal() else None
+        if number in self.of_labels or number in self.left_out:
+            return number
+        return self.label_names.get(word.strip().casefold())
 
     def label_word(self, code: int) -> str:
         """Return a code of the labels as its user knows it: a number, or a word."""
         names = (name for name, known in self.label_names.items() if known == code)
         return str(code) if code >= 0 else next(names, str(code))
+
+    def refusal(self, unknown: Counter[str], where: str, unit: str) -> str:
+        """Say that labels hold what is no class of the comparison.
+
+        Args:
+            unknown: What they hold, and how often.
+            where: The labels.
+            unit: What is counted: "pixels" or "features".
+        """
+        most = unknown.most_common(_SHOWN)
+        shown = ", ".join(f"{word} ({count} {unit})" for word, count in most)
+        more = f" and {len(unknown) - len(most)} more" if len(unknown) > len(most) else ""
+        known = ", ".join(self.label_word(code) for code in sorted(self.of_labels))
+        return (
+            f"{where} holds {shown}{more}: no class of the comparison ({known})\n"
+            "say what it stands for with --crosswalk FILE.csv, or leave such ground out with "
+            f"--ignore {','.join(word for word, _ in most)}"
+        )
 
     def label_classes(self, codes: NDArray[np.integer]) -> NDArray[np.int16]:
         """Return the class of each code of the labels; -1 where it has none."""
@@ -140,7 +170,9 @@ def crossed_scheme(
     never = [name for k, name in enumerate(names[: len(order)]) if k not in given]
     if never:
         notes.append(f"no class of the map stands for: {', '.join(never)}")
-    return Scheme(tuple(names), tuple(colors), of_map, of_labels, _names(labels), "; ".join(notes))
+    return Scheme(
+        tuple(names), tuple(colors), of_map, of_labels, _names(labels), note="; ".join(notes)
+    )
 
 
 def read_crosswalk(text: str, mapped: Sequence[SchemeClass], map_legend: str | None) -> Scheme:
@@ -174,16 +206,36 @@ def read_crosswalk(text: str, mapped: Sequence[SchemeClass], map_legend: str | N
     return _from_table(text, mapped)
 
 
-def read_classes(name: str) -> tuple[SchemeClass, ...]:
-    """Return the classes of a shipped legend or of a legend file.
+def read_class_table(text: str, mapped: Sequence[SchemeClass]) -> Scheme:
+    """Make the scheme of `--classes`: the class table that `omnisat train` takes.
+
+    Args:
+        text: CSV with the columns code (of the labels) and class (of the map: a code or a name);
+            an empty class leaves a code out.
+        mapped: Classes of the map.
 
     Raises:
-        JobError: If there is neither.
-        CheckpointError: If the file is no legend.
+        JobError: If the table names a class the map does not have.
+        SourceError: If it cannot be read or contradicts itself.
     """
-    if name in shipped_legends():
-        return scheme_classes(legend(name).classes)
-    return scheme_classes(load_legend(local_path(name)).classes)
+    known = _names(mapped) | {str(entry.code): entry.code for entry in mapped}
+    base = own_scheme(mapped)
+    places: dict[int, int] = {}
+    words: dict[str, int] = {}
+    left_out: set[int] = set()
+    for row in read_table(text):
+        code = int(row.code) if row.code.isdecimal() else -1 - len(words)
+        words[row.code.casefold()] = code
+        if not row.klass:
+            left_out.add(code)
+        elif row.klass.casefold() in known:
+            places[code] = base.of_map[known[row.klass.casefold()]]
+        else:
+            raise JobError(
+                f"{text} line {row.line}: the map has no class {row.klass!r}; where classes of the "
+                "map are to be merged, use --crosswalk"
+            )
+    return replace(base, of_labels=places, label_names=words, left_out=frozenset(left_out))
 
 
 def _from_table(text: str, mapped: Sequence[SchemeClass]) -> Scheme:
@@ -192,7 +244,7 @@ def _from_table(text: str, mapped: Sequence[SchemeClass]) -> Scheme:
     pairs = []
     for line, row in enumerate(_rows(text), 2):
         source, target = row["map"].strip(), row["label"].strip()
-        code = int(source) if source.isdecimal() else by_name.get(source.lower())
+        code = int(source) if source.isdecimal() else by_name.get(source.casefold())
         known = None if code is None else by_code.get(code)
         if source and known is None:
             raise JobError(f"{text} line {line}: the map has no class {source!r}")
@@ -235,8 +287,8 @@ def _label_class(target: str, name: str | None, color: str, place: int) -> Schem
 
 
 def _names(classes: Sequence[SchemeClass]) -> dict[str, int]:
-    names = {entry.other_name.lower(): entry.code for entry in classes if entry.other_name}
-    return names | {entry.name.lower(): entry.code for entry in classes}
+    names = {entry.other_name.casefold(): entry.code for entry in classes if entry.other_name}
+    return names | {entry.name.casefold(): entry.code for entry in classes}
 
 
 def _connected(count: int, edges: list[tuple[int, int]]) -> list[int]:

@@ -73,6 +73,13 @@ _TABLE = (
         "not stated; free to download",
         "Bonafilia et al. 2020, doi 10.1109/CVPRW50498.2020.00113",
     ),
+    Dataset(
+        "bradd-s1ts",
+        "bradd",
+        "forest loss between two dates in the Amazon: Sentinel-1 series of 480 m",
+        "CC-BY-4.0",
+        "Karaman et al. 2023, doi 10.5194/isprs-annals-X-1-W1-2023-835-2023",
+    ),
 )
 
 DATASETS: Mapping[str, Dataset] = MappingProxyType({entry.name: entry for entry in _TABLE})

@@ -106,7 +106,8 @@ def day_numbers(dates: NDArray[np.datetime64], encoding: str | None) -> NDArray[
 
     Args:
         dates: (T,) datetime64[D].
-        encoding: "day-of-year" (1 January = 1) or "days-since-2018-09-01".
+        encoding: "day-of-year" (1 January = 1), "days-since-2018-09-01", or
+            "days-since-september": since the last 1 September before the first date.
 
     Returns:
         (T,) day numbers.
@@ -114,6 +115,11 @@ def day_numbers(dates: NDArray[np.datetime64], encoding: str | None) -> NDArray[
     days = dates.astype("datetime64[D]").astype(np.int64)
     if encoding == "days-since-2018-09-01":
         return np.asarray(days - _EPOCH.astype(np.int64))
+    if encoding == "days-since-september" and len(dates):
+        # Months since 1970, back to a September.
+        month = int(dates.min().astype("datetime64[M]").astype(np.int64))
+        start = np.datetime64(month - (month - 8) % 12, "M").astype("datetime64[D]")
+        return np.asarray(days - start.astype(np.int64))
     first = dates.astype("datetime64[Y]").astype("datetime64[D]").astype(np.int64)
     return np.asarray(days - first + 1)
 

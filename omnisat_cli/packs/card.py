@@ -25,7 +25,8 @@ class ModalityCard(_Frozen):
             radar networks that were not trained on decibels.
         mean: Mean of each band, subtracted.
         std: Standard deviation of each band, divided by.
-        dates: How a date becomes a number (series only).
+        dates: How a date becomes a number (series only); "days-since-september" counts from the
+            last 1 September before the series begins.
         max_dates: Longest series the network was trained on; longer ones are thinned to the
             clearest dates, evenly spaced, never at random. None = no limit.
     """
@@ -36,7 +37,7 @@ class ModalityCard(_Frozen):
     units: Literal["dn8", "reflectance_1e4", "db", "linear"]
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
-    dates: Literal["day-of-year", "days-since-2018-09-01"] | None = None
+    dates: Literal["day-of-year", "days-since-2018-09-01", "days-since-september"] | None = None
     max_dates: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")

@@ -48,6 +48,7 @@ def test_a_batch_has_the_shapes_it_states() -> None:
     assert batch.to("cpu").side == 5
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.integers(0, 50))
 def test_turning_keeps_modalities_and_labels_aligned(seed: int, step: int) -> None:
     batch = batcher(seed).batch(step)
@@ -64,6 +65,7 @@ def test_turning_keeps_modalities_and_labels_aligned(seed: int, step: int) -> No
     assert (batch.boundary[:, 3, :] == 1).all()
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 20), min_size=1, max_size=4))
 def test_a_step_is_the_same_whatever_was_drawn_before(seed: int, before: list[int]) -> None:
     spec = replace(SPEC, drop={"s2": 0.5}, drop_region=0.3, keep_dates={"s2": 2}, balanced=0.5)
@@ -102,6 +104,7 @@ def test_padded_dates_change_nothing(seed: int) -> None:
         assert (batch.pixels["s2"][B, :, own:] == 0).all()
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.floats(0, 1), st.floats(0, 1))
 def test_dropout_never_removes_everything(seed: int, drop: float, region: float) -> None:
     # One window: dropping comes last, so that the window is the same without it.
@@ -241,4 +244,10 @@ def test_windows_larger_than_the_examples_are_refused() -> None:
 def test_another_pixel_than_the_models_is_refused() -> None:
     card = CARDS[0].model_copy(update={"gsd": 0.5})
     with pytest.raises(JobError, match=r"2\.5 m pixels"):
+        Batcher(ToyExamples(), (card,), SPEC, 0)
+
+
+def test_a_band_the_model_wants_and_no_example_has_is_refused() -> None:
+    card = CARDS[1].model_copy(update={"bands": ("B02", "B11")})
+    with pytest.raises(JobError, match="a band that stands for B11"):
         Batcher(ToyExamples(), (card,), SPEC, 0)

@@ -14,6 +14,7 @@ from omnisat_cli.engine.encode import day_numbers, normalise, patch_dates, prese
 from omnisat_cli.engine.recipe import Feed, whole_ratio
 from omnisat_cli.errors import JobError
 from omnisat_cli.learning.examples import UNLABELLED
+from omnisat_cli.modality import modality
 from omnisat_cli.sources.values import Image, Series
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from omnisat_cli.engine.recipe import Channel as Taken
     from omnisat_cli.learning.examples import Channel
     from omnisat_cli.packs.card import ModalityCard
 
@@ -114,9 +116,11 @@ def make_reader(channel: Channel, card: ModalityCard, patch_m: float) -> Reader:
     """Match what a set of examples delivers with what a network wants.
 
     Raises:
-        JobError: If pixel, units or every band differ.
+        JobError: If pixel, units or bands differ.
     """
-    if abs(channel.gsd - card.gsd) > 1e-6 * card.gsd:
+    # Pixels larger than a patch are read once a patch.
+    gsd, wanted = min(channel.gsd, patch_m), min(card.gsd, patch_m)
+    if abs(gsd - wanted) > 1e-6 * wanted:
         raise JobError(
             f"{card.name}: the examples have {channel.gsd:g} m pixels, the model was made for "
             f"{card.gsd:g} m; choose a model of that pixel or train one from scratch"
@@ -126,19 +130,31 @@ def make_reader(channel: Channel, card: ModalityCard, patch_m: float) -> Reader:
         raise JobError(
             f"{card.name}: the examples are in {channel.units}, the model wants {card.units}"
         )
-    places = {band: index for index, band in enumerate(channel.bands)}
-    channels = tuple(places.get(band) for band in card.bands)
-    if all(index is None for index in channels):
-        raise JobError(
-            f"{card.name}: the examples have {', '.join(channel.bands)}, the model wants "
-            f"{', '.join(card.bands)}: no band in common"
-        )
+    channels = _channels(channel, card)
     linear = channel.units == "linear"
     if linear and card.units == "linear":
         # Already what the card wants: "db" tells `normalise` to leave the values as they are.
         card = card.model_copy(update={"units": "db"})
         linear = False
-    return Reader(Feed(card, channels, whole_ratio(patch_m, channel.gsd)), linear)
+    return Reader(Feed(card, channels, whole_ratio(patch_m, gsd)), linear)
+
+
+def _channels(channel: Channel, card: ModalityCard) -> tuple[Taken, ...]:
+    """Find each band the network wants among those the examples have, or how it is derived."""
+    places = {band: index for index, band in enumerate(channel.bands)}
+    derived = modality(card.name).derived
+    taken: list[Taken] = []
+    for band in card.bands:
+        parts = (band,) if band in places else derived.get(band, (band,))
+        if any(part not in places for part in parts):
+            raise JobError(
+                f"{card.name}: the model wants {', '.join(card.bands)}, the examples have "
+                f"{', '.join(channel.bands)}; state a band that stands for {band}, or train a "
+                "model on the bands there are"
+            )
+        first, *second = (places[part] for part in parts)
+        taken.append((first, second[0]) if second else first)
+    return tuple(taken)
 
 
 def image_piece(reader: Reader, image: Image, cut: Cut, *, any_pixel: bool) -> Piece:

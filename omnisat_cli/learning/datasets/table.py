@@ -80,6 +80,13 @@ _TABLE = (
         "CC-BY-4.0",
         "Karaman et al. 2023, doi 10.5194/isprs-annals-X-1-W1-2023-835-2023",
     ),
+    Dataset(
+        "timesen2crop",
+        "timesen2crop",
+        "16 crops in a million single pixels of Austria: Sentinel-2 series",
+        "CC-BY-4.0",
+        "Weikmann et al. 2021, doi 10.1109/JSTARS.2021.3073965",
+    ),
 )
 
 DATASETS: Mapping[str, Dataset] = MappingProxyType({entry.name: entry for entry in _TABLE})

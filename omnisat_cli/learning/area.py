@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.labels import LabelRequest, Labels
     from omnisat_cli.sources.values import Source
 
-_BLOCKS = (4, 3, 2, 1)
-"""Sides of a spatial block that are tried, in windows."""
+_BLOCKS = (4, 2, 1)
+"""Sides of a spatial block that are tried, in windows; the smaller ones divide the largest."""
 
 _ENOUGH_GROUPS = 8
 """Blocks from which a validation can be chosen well."""
@@ -95,7 +96,6 @@ class AreaExamples:
         name: What the area is called.
         world: Lattice, sources, and labels or None.
         cut: How it is cut.
-        blocks: Sides of a block that are tried, in windows, until there are enough blocks.
 
     Raises:
         AlignmentError: If no window holds both labels and imagery.
@@ -108,7 +108,6 @@ class AreaExamples:
         name: str,
         world: tuple[Lattice, Mapping[str, Source], Labels | None],
         cut: AreaCut,
-        blocks: Sequence[int] = _BLOCKS,
     ) -> None:
         self.name, self.cut = name, cut
         self.lattice, self.sources, self.labelled = world
@@ -116,12 +115,12 @@ class AreaExamples:
         self._cover = [
             self.lattice.window(bounds) for s in self.sources.values() for bounds in s.footprints
         ]
-        tried = []
-        for count in blocks:
-            tried.append(self._divide(count * cut.side))
-            if len(tried[-1][1]) >= _ENOUGH_GROUPS:
+        told = self._told()
+        for count in _BLOCKS:
+            found = self._divide(told, count * cut.side)
+            self._windows, self._regions = found
+            if len(self._regions) >= _ENOUGH_GROUPS:
                 break
-        self._windows, self._regions = max(tried, key=lambda found: len(found[1]))
         if not self._windows:
             what = "both a label and imagery" if self.labelled else "imagery"
             raise AlignmentError(f"{name}: no window of {cut.side} patches holds {what}")
@@ -217,26 +216,41 @@ class AreaExamples:
             patch += source.refine**2 * each
         return patch * sum(region.height * region.width for region in self._regions)
 
-    def _divide(self, block: int) -> tuple[list[tuple[Window, int]], list[Window]]:
+    def _divide(
+        self, told: Mapping[Window, NDArray[np.bool_]], block: int
+    ) -> tuple[list[tuple[Window, int]], list[Window]]:
         """Find the windows with labels and imagery, block by block: windows and blocks."""
         side = self.cut.side
-        stride = max(1, side // 2)
-        starts = sorted({*range(0, block - side + 1, stride), block - side})
+        starts = sorted({*range(0, block - side + 1, max(1, side // 2)), block - side})
         windows: list[tuple[Window, int]] = []
         regions: list[Window] = []
-        for region in self._blocks(block):
-            told = self._told(region)
-            inside = [
-                Window(region.row + row, region.col + col, side, side)
-                for row in starts
-                for col in starts
-                if told[row : row + side, col : col + side].any()
-            ]
-            inside = [w for w in inside if self._has_imagery(w)]
-            if inside:
-                windows += [(window, len(regions)) for window in inside]
-                regions.append(region)
+        for whole, known in told.items():
+            for row, col in product(range(0, whole.height, block), repeat=2):
+                inside = [
+                    Window(whole.row + top, whole.col + left, side, side)
+                    for top in (row + start for start in starts)
+                    for left in (col + start for start in starts)
+                    if known[top : top + side, left : left + side].any()
+                ]
+                inside = [window for window in inside if self._has_imagery(window)]
+                if inside:
+                    windows += [(window, len(regions)) for window in inside]
+                    regions.append(Window(whole.row + row, whole.col + col, block, block))
         return windows, regions
+
+    def _told(self) -> dict[Window, NDArray[np.bool_]]:
+        """Return the largest blocks with, patch by patch, whether there is a labelled pixel."""
+        told = {}
+        n = self.cut.label_refine
+        for region in self._blocks(max(_BLOCKS) * self.cut.side):
+            known = np.ones(region.shape, bool)
+            if self.labelled is not None:
+                classes, _ = self.labelled.burn(self.lattice, region, n)
+                cells = (classes != UNLABELLED).reshape(region.height, n, region.width, n)
+                known = cells.any(axis=(1, 3))
+            if known.any():
+                told[region] = known
+        return told
 
     def _blocks(self, block: int) -> Iterator[Window]:
         """Yield the blocks of the lattice over the imagery, row by row."""
@@ -254,15 +268,6 @@ class AreaExamples:
 
     def _has_imagery(self, window: Window) -> bool:
         return any(not place.intersection(window).is_empty for place in self._cover)
-
-    def _told(self, region: Window) -> NDArray[np.bool_]:
-        """Return (h, w): the patches of a region that hold a labelled pixel."""
-        if self.labelled is None:
-            return np.ones(region.shape, bool)
-        n = self.cut.label_refine
-        classes, _ = self.labelled.burn(self.lattice, region, n)
-        known = (classes != UNLABELLED).reshape(region.height, n, region.width, n)
-        return np.asarray(known.any(axis=(1, 3)))
 
 
 def open_areas(

@@ -6,9 +6,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
 from omnisat_cli.networks.dual_stream import DualStream, DualStreamConfig
+from omnisat_cli.networks.probe import Probe, ProbeConfig
 from omnisat_cli.networks.seam import HasTraits, PatchLocal, Traits
 from omnisat_cli.networks.segmenter import OmniSatSegmenter, SegmenterConfig
 from omnisat_cli.networks.tile import OmniSatTile, TileConfig
@@ -28,6 +30,7 @@ NETWORKS: Mapping[str, Callable[[Mapping[str, object]], nn.Module]] = MappingPro
         "dual-stream": lambda plain: DualStream(DualStreamConfig.from_dict(plain)),
         "omnisat-tile": lambda plain: OmniSatTile(TileConfig.from_dict(plain)),
         "anysat": lambda plain: AnySatSegmenter(AnySatSegmenterConfig.from_dict(plain)),
+        "probe": lambda plain: Probe(ProbeConfig.from_dict(plain)),
     }
 )
 
@@ -47,6 +50,27 @@ def build_network(kind: str, config: Mapping[str, object]) -> nn.Module:
     return NETWORKS[kind](config)
 
 
+_RANDOM = frozenset({"normal_", "uniform_", "erfinv_", "kaiming_uniform_", "trunc_normal_"})
+
+
+class _Unset(TorchFunctionMode):
+    """Leave parameters as they are: what fills them on no device takes seconds to import."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Call anything but what draws numbers."""
+        del types
+        named = dict(kwargs or {})
+        if getattr(func, "__name__", "") in _RANDOM:
+            return args[0] if args else named.get("tensor")
+        return func(*args, **named)
+
+
 def traits_of(kind: str, config: Mapping[str, object]) -> Traits | None:
     """Return what a run must know of a network before its weights are read.
 
@@ -56,7 +80,7 @@ def traits_of(kind: str, config: Mapping[str, object]) -> Traits | None:
     Raises:
         ValueError: If the kind or something in the configuration is unknown or out of range.
     """
-    with torch.device("meta"):  # no memory, no initialisation
+    with torch.device("meta"), _Unset():  # neither memory nor random numbers
         network = build_network(kind, config)
     if not isinstance(network, PatchLocal):
         return None

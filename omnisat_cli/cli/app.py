@@ -16,6 +16,7 @@ from omnisat_cli.cli.predict import predict
 from omnisat_cli.cli.simulate import simulate
 from omnisat_cli.cli.stats import stats
 from omnisat_cli.cli.status import status
+from omnisat_cli.cli.train import train
 from omnisat_cli.cli.vectorize import vectorize
 from omnisat_cli.cli.verify import verify
 
@@ -58,5 +59,6 @@ app.add_typer(model_app, name="model")
 app.add_typer(legend_app, name="legend")
 app.command()(guarded(demo))
 app.command()(guarded(simulate))
+app.command()(guarded(train))
 app.command()(guarded(evaluate))
 app.command()(guarded(doctor))

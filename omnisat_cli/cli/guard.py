@@ -94,8 +94,11 @@ def _keep(text: str) -> str:
 
 
 @contextmanager
-def stoppable() -> Iterator[threading.Event]:
+def stoppable(work: str = "the block in work") -> Iterator[threading.Event]:
     """Turn the first SIGINT or SIGTERM into a wish to stop; a second one stops at once.
+
+    Args:
+        work: What is finished first, for the message.
 
     Yields:
         Set when the user, or a scheduler, wants the run to end after the block in work.
@@ -106,7 +109,7 @@ def stoppable() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        note("stopping after the block in work; once more to stop at once")
+        note(f"stopping after {work}; once more to stop at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -25,6 +25,7 @@ from omnisat_cli.packs.writer import empty_digest
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -61,6 +62,7 @@ class TrainJob:
         val_share: Share of the examples kept apart, where no validation is given.
         licence: Of the pack.
         limits: What users of the pack should know; "" for a sentence on where it was trained.
+        inputs: What is known of the files the examples come from, as plain values.
         command: Command line, for the provenance.
         resume: Go on with a training that was stopped.
         overwrite: Replace a pack that is there.
@@ -80,6 +82,7 @@ class TrainJob:
     val_share: float = 0.2
     licence: str = "not stated"
     limits: str = ""
+    inputs: Mapping[str, object] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     resume: bool = True
     overwrite: bool = False
@@ -152,6 +155,7 @@ def train(
     *,
     watch: Watch | None = None,
     stop: threading.Event | None = None,
+    tell: Callable[[str], None] = log.info,
 ) -> TrainReport:
     """Train a network on labels and write it as a pack.
 
@@ -161,6 +165,7 @@ def train(
         job: What is wanted.
         watch: Told of every step.
         stop: When set, training ends after the step in work; the same job then goes on.
+        tell: Told in words what is learned from what, before training begins.
 
     Raises:
         OutputExistsError: If the pack is there, or another process is writing it.
@@ -177,7 +182,7 @@ def train(
         learner = design_learner(material.training, job)
         trainee = _Trainee(material, learner, job)
         for line in (*material.notes, *(learner.transfer.lines if learner.transfer else ())):
-            log.info(line)
+            tell(line)
         report = fit(
             learner.network, trainee.lesson(), trainee.spec, folder, watch=watch, stop=stop
         )
@@ -304,6 +309,7 @@ class _Trainee:
             "losses": asdict(self.weights),
             "start": learner.start_digest,
             "freeze": job.freeze,
+            "inputs": dict(job.inputs),
         }
 
     def card(self, report: FitReport, scores: dict[str, dict[str, float]]) -> Card:

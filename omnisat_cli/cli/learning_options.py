@@ -1,0 +1,276 @@
+"""Options of the commands that learn, in tables: `train` and `pretrain` take the same ones."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from omnisat_cli.errors import JobError
+
+if TYPE_CHECKING:
+    from omnisat_cli.learning.batches import BatchSpec
+    from omnisat_cli.learning.examples import Examples
+    from omnisat_cli.learning.lesson import FitSpec
+
+T = TypeVar("T")
+Given = Mapping[str, object]
+"""Parameter to what was given, of one table."""
+
+_NEVER = 1_000_000
+"""Steps where time alone ends training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag.
+
+    Attributes:
+        name: The flag; a switch is off by default.
+        kind: Type of its value.
+        help: What it says.
+        metavar: What its value looks like; "" for the default of the type.
+        default: Its value where it is not given.
+        spelling: Another spelling of the flag, or "".
+    """
+
+    name: str
+    kind: object
+    help: str
+    metavar: str = ""
+    default: object = None
+    spelling: str = ""
+
+    @property
+    def parameter(self) -> str:
+        """Name of the parameter."""
+        return self.name.partition("/")[0].removeprefix("--").replace("-", "_")
+
+    def declared(self) -> inspect.Parameter:
+        """Return the parameter as a command declares it."""
+        names = [part for part in (self.name, self.spelling) if part]
+        info: typer.models.OptionInfo = typer.Option(
+            *names, help=self.help, metavar=self.metavar or None
+        )
+        return inspect.Parameter(
+            self.parameter,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=self.default,
+            annotation=Annotated[self.kind, info],
+        )
+
+
+Text, Texts, Number, Count = str | None, list[str] | None, float | None, int | None
+
+DATASET = (
+    Flag("--dataset", Text, "Dataset: scenes, pastis-hd, flair-1, treesatai-ts …", "NAME"),
+    Flag("--root", Path | None, "Folder the dataset lies in.", "DIR"),
+    Flag("--split", Text, "Official part to learn from, e.g. train.", "NAME"),
+    Flag("--folds", Text, "Official folds to learn from.", "F,F,..."),
+    Flag("--place", Count, "Patches along a place cut from a dataset of large scenes.", "N"),
+    Flag("--patch", Number, "Side of a patch in metres; default: that of the dataset.", "METRES"),
+    Flag("--modalities", Text, "What the network reads; default: all there is.", "M,M,..."),
+)  # fmt: skip
+"""Where examples come from, beside imagery of one's own."""
+
+DRAWS = (
+    Flag("--side", Count, "Patches along a training window.", "N"),
+    Flag("--batch", int, "Windows a batch.", "N", 8),
+    Flag("--keep-dates", int, "Dates of a series shown at once, random ones; 0 = all.", "N", 16),
+    Flag(
+        "--drop", Texts,
+        "Chance that a window lacks a modality: 0.3 for all, or aerial=0.4; repeatable.",
+        "[M=]RATE",
+    ),
+    Flag("--drop-region", float, "Chance that it lacks one over a half-plane.", "RATE", 0.1),
+    Flag("--balanced", float, "Chance that a window is drawn for a random class.", "RATE", 0.5),
+    Flag("--augment/--no-augment", bool, "Turn and mirror windows.", default=True),
+    Flag("--min-dates", int, "Fewest clear dates that make a series usable.", "N", 1),
+)  # fmt: skip
+"""How training windows are drawn."""
+
+BUDGET = (
+    Flag("--steps", Count, "Steps; default 1000, or as many as --minutes allow.", "N"),
+    Flag("--minutes", Number, "Finish within this time.", "MINUTES"),
+    Flag("--rate", Number, "Highest learning rate; default 0.002, from a pack 0.001.", "RATE"),
+    Flag("--weight-decay", float, "Of AdamW.", "RATE", 0.02),
+    Flag("--accumulate", int, "Batches of one step.", "N", 1),
+    Flag("--seed", int, "Of everything random.", "N", 0),
+    Flag("--device", str, "auto, cpu, cuda or cuda:N.", "DEVICE", "auto"),
+    Flag("--devices", int, "GPUs, each with batches of its own.", "N", 1),
+    Flag("--precision", str, "32, bf16-mixed, or on a GPU 16-mixed.", "KIND", "32"),
+    Flag("--threads", Count, "CPU threads; default: all cores.", "N"),
+    Flag("--loaders", int, "Processes that read data; 0 = a thread.", "N", 0),
+    Flag("--checkpoint-minutes", float, "Time between two checkpoints.", "MINUTES", 5.0),
+)  # fmt: skip
+"""How long, how fast, on what."""
+
+
+def with_flags(place: str, flags: tuple[Flag, ...]) -> Callable[..., Callable[..., None]]:
+    """Give a command the flags of a table in the place of one of its parameters.
+
+    The command declares `<place>: Given` and is called with what the user gave.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        parameters = [
+            part
+            for parameter in own.parameters.values()
+            for part in (
+                [flag.declared() for flag in flags] if parameter.name == place else [parameter]
+            )
+        ]
+
+        @functools.wraps(command)
+        def run(**given: object) -> None:
+            chosen = {flag.parameter: given.pop(flag.parameter) for flag in flags}
+            command(**{place: chosen}, **given)
+
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def fit_spec(given: Given, **more: object) -> "FitSpec":
+    """Turn the flags of `BUDGET` into a budget.
+
+    Args:
+        given: What was given.
+        **more: Other fields of the budget; `rate` counts where --rate was not given.
+
+    Raises:
+        JobError: If a value is out of range.
+    """
+    from omnisat_cli.learning.lesson import FitSpec
+
+    values = {name: value for name, value in given.items() if name not in ("threads", "steps")}
+    if values["rate"] is None:
+        values["rate"] = more.pop("rate", 2e-3)
+    else:
+        more.pop("rate", None)
+    return FitSpec(steps=step_count(given), **values, **more)  # type: ignore[arg-type]
+
+
+def step_count(given: Given) -> int:
+    """Return the steps asked for, at most."""
+    steps = _typed(given["steps"], int)
+    if steps is not None:
+        return steps
+    return 1000 if given["minutes"] is None else _NEVER
+
+
+def batch_spec(given: Given, names: tuple[str, ...], drop: float) -> "BatchSpec":
+    """Turn the flags of `DRAWS` into a way of drawing windows.
+
+    Args:
+        given: What was given.
+        names: Modalities there are.
+        drop: Chance of dropping each where --drop was not given.
+
+    Raises:
+        JobError: If a value is out of range, or about a modality that is not there.
+    """
+    from omnisat_cli.learning.batches import BatchSpec
+    from omnisat_cli.modality import modality
+
+    keep = _typed(given["keep_dates"], int) or 0
+    series = [name for name in names if modality(name).kind == "series"]
+    texts = given["drop"]
+    rates = dict.fromkeys(names, drop) if len(names) > 1 else {}
+    if isinstance(texts, list) and texts:
+        rates = drop_rates([str(text) for text in texts], names)
+    return BatchSpec(
+        size=_typed(given["batch"], int) or 0,
+        side=_typed(given["side"], int),
+        keep_dates=dict.fromkeys(series, keep) if keep else {},
+        drop={name: rate for name, rate in rates.items() if rate},
+        drop_region=(_typed(given["drop_region"], float) or 0.0) if len(names) > 1 else 0.0,
+        augment=bool(given["augment"]),
+        balanced=_typed(given["balanced"], float) or 0.0,
+        min_dates=_typed(given["min_dates"], int) or 0,
+    )
+
+
+def drop_rates(texts: list[str], names: tuple[str, ...]) -> dict[str, float]:
+    """Read "0.3" and "aerial=0.4": the chance of each modality; the last word counts.
+
+    Raises:
+        JobError: If a text is neither, or about a modality that is not there.
+    """
+    rates: dict[str, float] = {}
+    for text in (part for whole in texts for part in whole.split(",")):
+        name, equals, number = text.rpartition("=")
+        if equals and name not in names:
+            raise JobError(f"--drop {text}: there is no {name}; there are {', '.join(names)}")
+        try:
+            rate = float(number)
+        except ValueError:
+            raise JobError(f"--drop {text}: write a rate as 0.3, or aerial=0.3") from None
+        rates |= dict.fromkeys([name] if equals else names, rate)
+    return rates
+
+
+def open_part(
+    given: Given, *, split: str | None, folds: str | None, side: int | None
+) -> "Examples":
+    """Open a part of a dataset.
+
+    Args:
+        given: Flags of `DATASET`.
+        split: Official part, or None.
+        folds: Folds, with commas, or None.
+        side: Patches along a training window, or None.
+
+    Raises:
+        JobError: If something is missing or unknown.
+        SourceError: If files are missing or damaged.
+    """
+    from omnisat_cli.learning.datasets.request import Options
+    from omnisat_cli.learning.datasets.table import open_dataset
+
+    name, root = str(given["dataset"]), given["root"]
+    if root is None:
+        raise JobError(f"--dataset {name}: give the folder it lies in with --root")
+    place = _typed(given["place"], int)
+    if place is None and name == "scenes":
+        place = 2 * (side or 12)  # windows are drawn anywhere in a place
+    names = comma_list(given["modalities"])
+    return open_dataset(
+        name,
+        str(root),
+        split=split,
+        folds=comma_list(folds),
+        modalities=names,
+        options=Options(side=place, patch_m=_typed(given["patch"], float)),
+    )
+
+
+def comma_list(text: object) -> tuple[str, ...] | None:
+    """Split "a,b" into its parts; None stays None."""
+    if text is None:
+        return None
+    return tuple(part.strip() for part in str(text).split(",") if part.strip())
+
+
+def settle_threads(given: Given) -> None:
+    """Use the CPU threads asked for, in every computation of this process."""
+    import torch
+
+    from omnisat_cli.engine.memory import keep_freed_memory
+
+    threads = _typed(given["threads"], int)
+    if threads is not None and threads < 1:
+        raise JobError(f"--threads {threads}: at least 1")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
+def _typed(value: object, kind: type[T]) -> T | None:
+    assert value is None or isinstance(value, kind)
+    return value

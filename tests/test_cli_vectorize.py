@@ -34,6 +34,9 @@ def test_a_map_becomes_parcels_and_a_second_run_asks_before_it_replaces(tmp_path
     content = json.loads(replaced.out)
     assert content["simplify_m"] == 0
     assert sum(row["parcels"] for row in content["classes"]) == content["parcels"]
+    other = tmp_path / "p.parquet"
+    assert omnisat("vectorize", path, "-o", other, "--fields", "oso").code == Exit.COMPLETE
+    assert "Aire" in gpd.read_parquet(other).columns
 
 
 def test_a_map_without_names_says_so(tmp_path: Path) -> None:

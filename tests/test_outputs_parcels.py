@@ -356,7 +356,7 @@ def test_what_cannot_be_vectorised_is_refused_with_a_reason(tmp_path: Path) -> N
     with pytest.raises(JobError, match="no such legend"):
         vectorize(path, out, ParcelOptions(legend="nothing"))
     with pytest.raises(JobError, match="ends in none"):
-        vectorize(path, tmp_path / "p.parquet")
+        vectorize(path, tmp_path / "p.shp")
     with pytest.raises(JobError, match="--min-area"):
         ParcelOptions(min_area_m2=float("nan"))
     with pytest.raises(AlignmentError, match="degrees"):

@@ -1,6 +1,7 @@
 """`omnisat vectorize`: a class map as parcels."""
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +19,16 @@ if TYPE_CHECKING:
 
 _AREA = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(m2|m²|ha|)\s*")
 _SQUARE_METRES = 10_000
-_DRAWING = ("simplify", "min_area", "boundary", "no_boundary")
+_DRAWING = ("simplify", "min_area", "boundary", "no_boundary", "fields")
 _EXISTING = ("parcels_crs", "parcels_layer", "declared", "crosswalk", "suspects")
+
+
+class FieldSet(StrEnum):
+    """Which columns parcels have."""
+
+    FULL = "full"
+    FIBOA = "fiboa"
+    OSO = "oso"
 
 
 def vectorize(
@@ -28,7 +37,11 @@ def vectorize(
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", "--output", metavar="FILE", help="Parcels: .gpkg, .fgb or .geojson."
+            "-o",
+            "--out",
+            "--output",
+            metavar="FILE",
+            help="Parcels: .gpkg, .parquet, .fgb or .geojson.",
         ),
     ],
     simplify: Annotated[
@@ -84,6 +97,12 @@ def vectorize(
         Path | None,
         typer.Option(metavar="CSV", help="List of parcels that disagree, the surest first."),
     ] = None,
+    fields: Annotated[
+        FieldSet | None,
+        typer.Option(
+            help="Columns: full, fiboa (default for .parquet), or oso (Classe, Validmean, Aire …)."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
@@ -109,6 +128,7 @@ def vectorize(
         return
     if boundary is not None and no_boundary:
         raise JobError(f"--boundary {boundary} and --no-boundary contradict each other; use one")
+    from omnisat_cli.outputs.parcels.columns import Fields
     from omnisat_cli.outputs.parcels.source import Boundaries
     from omnisat_cli.outputs.parcels.vectorize import ParcelOptions
     from omnisat_cli.outputs.parcels.vectorize import vectorize as run
@@ -119,6 +139,7 @@ def vectorize(
         legend=legend,
         overwrite=overwrite,
         boundaries=Boundaries(not no_boundary, boundary),
+        fields=None if fields is None else Fields(fields.value),
     )
     report = run(path, out, options)
     if as_json:

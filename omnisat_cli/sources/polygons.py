@@ -222,7 +222,7 @@ def _open_parquet(place: Path) -> PolygonFile:
     import pyproj
 
     with pq.ParquetFile(place) as file:
-        raw = (file.schema_arrow.metadata or {}).get(b"geo")
+        raw = (file.metadata.metadata or {}).get(b"geo")
         names, count = file.schema_arrow.names, file.metadata.num_rows
     if raw is None:
         raise SourceError(f"{place}: is Parquet without geometries (no geo metadata)")
@@ -246,9 +246,14 @@ def _open_parquet(place: Path) -> PolygonFile:
         geometry=primary,
         geometry_type=types.pop() if len(types) == 1 else "Unknown",
         fid=None,
-        columns=tuple(name for name in names if name != primary),
+        columns=tuple(name for name in names if name not in {primary, _covering(column)}),
         count=int(count),
     )
+
+
+def _covering(column: dict[str, dict[str, dict[str, list[str]]]]) -> str:
+    """Return the column of bounds that belongs to the geometries and not to the user, or ""."""
+    return column.get("covering", {}).get("bbox", {}).get("xmin", [""])[0]
 
 
 def _with_crs(found: PolygonFile, crs: str) -> PolygonFile:

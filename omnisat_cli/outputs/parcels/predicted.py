@@ -77,7 +77,12 @@ class Scheme:
         for name in ours:
             names[name] = _free(name, taken)
             taken.add(names[name].casefold())
-        layer = Layer(source.geometry_type or "Unknown", names["pred_code"], shape, fid)
+        layer = Layer(
+            geometry=source.geometry_type or "Unknown",
+            style=names["pred_code"],
+            shape=shape,
+            fid=fid,
+        )
         return Scheme(classes, declared, measures, names, layer)
 
     @property

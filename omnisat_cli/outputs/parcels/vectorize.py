@@ -15,17 +15,19 @@ import shapely
 
 from omnisat_cli.errors import JobError, SourceError
 from omnisat_cli.outputs import disk
+from omnisat_cli.outputs.parcels.columns import Wording
 from omnisat_cli.outputs.parcels.faces import PolygonBuilder
 from omnisat_cli.outputs.parcels.names import Origin, find_names, numbered, read_origin
 from omnisat_cli.outputs.parcels.regions import Census
 from omnisat_cli.outputs.parcels.source import MEASURES, Boundaries, ClassMap, open_map
-from omnisat_cli.outputs.parcels.writer import check_parcel_output, parcel_file
+from omnisat_cli.outputs.parcels.writer import Layer, check_parcel_output, parcel_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from omnisat_cli.outputs.parcels.columns import Fields
     from omnisat_cli.outputs.parcels.names import ParcelClass
     from omnisat_cli.outputs.parcels.regions import Integers, Regions
 
@@ -47,6 +49,7 @@ class ParcelOptions:
         overwrite: Replace an existing file.
         boundaries: Parcel boundaries that tell neighbours of one class apart.
         strip_rows: Rows held at a time; the parcels do not depend on it.
+        fields: Which columns; None = those of fiboa for GeoParquet, else all.
     """
 
     simplify_m: float | None = None
@@ -55,6 +58,7 @@ class ParcelOptions:
     overwrite: bool = False
     boundaries: Boundaries = field(default_factory=Boundaries)
     strip_rows: int | None = None
+    fields: Fields | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("--simplify", self.simplify_m), ("--min-area", self.min_area_m2)):
@@ -108,7 +112,8 @@ def vectorize(path: Path, out: Path, options: ParcelOptions = ParcelOptions()) -
             tolerance = options.simplify_m
         builder = PolygonBuilder(source.shape, regions, tolerance, source.pixel)
         labels = Census(source.shape[1])
-        with parcel_file(out, source.crs, list(classes.values())) as writer:
+        layer = Layer(Wording.of(out, options.fields, path))
+        with parcel_file(out, source.crs, list(classes.values()), layer) as writer:
             for strip in source.strips(options.strip_rows, measures=False):
                 _LOG.info("rows %d of %d", strip.top, source.shape[0])
                 numbers, polygons = builder.add(regions.of_label[labels.number(strip)])

@@ -6,7 +6,7 @@ import errno
 import sqlite3
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyogrio
@@ -16,22 +16,26 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 from omnisat_cli.errors import JobError, OmnisatError, OutputExistsError, ResourceError
 from omnisat_cli.outputs import disk
 from omnisat_cli.outputs.faults import strike, strike_torn
+from omnisat_cli.outputs.parcels.columns import Fields, Wording
 from omnisat_cli.outputs.parcels.style import store_style
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from omnisat_cli.outputs.parcels.columns import Columns
+    from omnisat_cli.outputs.parcels.geoparquet import GeoParquetWriter
     from omnisat_cli.outputs.parcels.names import ParcelClass
 
-    Columns = Mapping[str, NDArray[np.generic]]
-
 LAYER = "parcels"
+PARQUET = ".parquet"
 DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON", ".json": "GeoJSON"}
+ENDINGS = (*DRIVERS, PARQUET)
+_GEOMETRY = "geometry"
 _FULL_WORDS = ("disk is full", "No space left", "File too large", "quota")
 _LIBRARY_ERRORS = (DataSourceError, DataLayerError, FeatureError, sqlite3.Error)
 
@@ -43,8 +47,8 @@ def check_parcel_output(out: Path, *, overwrite: bool) -> None:
         JobError: If its ending stands for no format, or it is a folder.
         OutputExistsError: If it is there already and must not be replaced, or is open elsewhere.
     """
-    if out.suffix.lower() not in DRIVERS:
-        raise JobError(f"parcels are written as {', '.join(DRIVERS)}: {out} ends in none of them")
+    if out.suffix.lower() not in ENDINGS:
+        raise JobError(f"parcels are written as {', '.join(ENDINGS)}: {out} ends in none of them")
     if out.is_dir():
         raise JobError(f"{out} is a folder; give the path of a file, e.g. {out / 'parcels.gpkg'}")
     if out.exists() and not overwrite:
@@ -64,61 +68,35 @@ class Layer:
     """What a parcel file is beside its features.
 
     Attributes:
+        wording: How our own columns are named.
         geometry: Type of its geometries.
-        style: Column whose class codes choose the colour.
+        style: Column whose class codes choose the colour; None = that of the wording.
         shape: Column of the geometries.
         fid: Column of the feature identifiers.
     """
 
+    wording: Wording = field(default_factory=Wording)
     geometry: str = "Polygon"
-    style: str = "class_code"
+    style: str | None = None
     shape: str = "geom"
     fid: str = "fid"
 
 
-class ParcelWriter:
-    """Appends parcels to a file that gets its name at the end.
+class _GeoPackage:
+    """A GeoPackage that grows."""
 
-    Args:
-        part: The GeoPackage that grows.
-        crs: Coordinate reference system.
-        layer: What the file is.
-    """
-
-    def __init__(self, part: Path, crs: str, layer: Layer) -> None:
-        self._part, self._crs, self._layer = part, crs, layer
+    def __init__(self, path: Path, crs: str, layer: Layer) -> None:
+        self._path, self._crs, self._layer = path, crs, layer
         self._begun = False
 
-    def add(self, polygons: NDArray[np.object_], columns: Columns) -> None:
-        """Append parcels; the first call, even of none, makes the layer."""
-        if self._begun and not len(polygons):
+    def add(self, table: pa.Table, geometry: str) -> None:
+        """Append features; the first call, even of none, makes the layer."""
+        if self._begun and not table.num_rows:
             return
-        pyogrio.raw.write(
-            self._part,
-            geometry=shapely.to_wkb(polygons),
-            field_data=list(columns.values()),
-            fields=list(columns),
-            layer=LAYER,
-            driver="GPKG",
-            geometry_type=self._layer.geometry,
-            crs=self._crs,
-            append=self._begun,
-            dataset_options=None if self._begun else {"VERSION": "1.2"},
-        )
-        self._begun = True
-        strike("mid-mosaic")
-
-    def add_table(self, table: pa.Table, geometry: str) -> None:
-        """Append features whose geometries are well-known binary, which stays as it is.
-
-        Args:
-            table: The same columns in every call.
-            geometry: Column of the geometries.
-        """
         names = {"GEOMETRY_NAME": self._layer.shape, "FID": self._layer.fid}
         pyogrio.raw.write_arrow(
             table,
-            self._part,
+            self._path,
             layer=LAYER,
             driver="GPKG",
             geometry_name=geometry,
@@ -129,6 +107,40 @@ class ParcelWriter:
             layer_options=None if self._begun else names,
         )
         self._begun = True
+
+    def close(self) -> None:
+        """Everything is in the file already."""
+
+    abandon = close
+
+
+class ParcelWriter:
+    """Appends parcels to a file that gets its name at the end.
+
+    Args:
+        sink: Where they go.
+        layer: What the file is.
+    """
+
+    def __init__(self, sink: _GeoPackage | GeoParquetWriter, layer: Layer) -> None:
+        self._sink, self._layer = sink, layer
+
+    def add(self, polygons: NDArray[np.object_], columns: Columns) -> None:
+        """Append parcels of our own; the first call, even of none, makes the layer."""
+        import pyarrow as pa
+
+        table = self._layer.wording.table(columns)
+        wkb = pa.array(shapely.to_wkb(polygons).tolist(), pa.binary())
+        self.add_table(table.append_column(_GEOMETRY, wkb), _GEOMETRY)
+
+    def add_table(self, table: pa.Table, geometry: str) -> None:
+        """Append features whose geometries are well-known binary, which stays as it is.
+
+        Args:
+            table: The same columns in every call.
+            geometry: Column of the geometries.
+        """
+        self._sink.add(table, geometry)
         strike("mid-mosaic")
 
 
@@ -152,11 +164,14 @@ def parcel_file(
     final = part.with_suffix(out.suffix.lower())
     with _typed_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
+        sink = _sink(part, final, crs, layer)
         try:
-            yield ParcelWriter(part, crs, layer)
+            yield ParcelWriter(sink, layer)
+            sink.close()
             if final == part:
-                store_style(part, LAYER, classes, (layer.style, layer.shape))
-            else:
+                style = layer.style or layer.wording.style
+                store_style(part, LAYER, classes, (style, layer.shape))
+            elif final.suffix in DRIVERS:
                 _convert(part, final, crs, layer.geometry)
                 part.unlink()
             strike_torn("mid-part", final)
@@ -164,8 +179,20 @@ def parcel_file(
             strike("before-replace")
             disk.publish(final, out)
         finally:
+            sink.abandon()
             for rest in out.parent.glob(f"{part.stem}.*"):
                 rest.unlink(missing_ok=True)
+
+
+def _sink(part: Path, final: Path, crs: str, layer: Layer) -> _GeoPackage | GeoParquetWriter:
+    if final.suffix != PARQUET:
+        return _GeoPackage(part, crs, layer)
+    from omnisat_cli.outputs.parcels.geoparquet import GeoParquetWriter
+
+    wording = layer.wording
+    return GeoParquetWriter(
+        final, crs, wording.collection if wording.fields is Fields.FIBOA else None
+    )
 
 
 def _convert(part: Path, final: Path, crs: str, geometry: str) -> None:

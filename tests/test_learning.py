@@ -11,15 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisat_cli.learning.crops import CropSampler, CropSpec, boundaries
+from omnisat_cli.learning.crops import CropSampler, CropSpec
 from omnisat_cli.learning.demo_model import make_card, map_scene, network_config
 from omnisat_cli.learning.fit import FitSpec, encode_batch, fit, majority, training_losses
 from omnisat_cli.learning.metrics import Scores, confusion
 from omnisat_cli.learning.simulate import SceneSpec, simulate
+from omnisat_cli.learning.windows import borders
 from omnisat_cli.networks.segmenter import OmniSatSegmenter
 
 if TYPE_CHECKING:
-    from omnisat_cli.learning.crops import Batch
+    from omnisat_cli.learning.batches import Batch
     from omnisat_cli.learning.simulate import Scene
     from omnisat_cli.networks.segmenter import SegmenterConfig
     from omnisat_cli.packs.card import Card
@@ -72,7 +73,7 @@ def test_modality_dropout_removes_about_what_was_asked(scene: Scene, card: Card)
 
 
 def test_boundaries_lie_where_parcels_or_classes_meet(scene: Scene) -> None:
-    edge = boundaries(scene)
+    edge = borders(scene.parcel_ids.astype(np.int32), scene.truth)
     inner = scene.parcel_ids[1:-1, 1:-1]
     same = np.ones(inner.shape, bool)
     for row, col in ((0, 1), (2, 1), (1, 0), (1, 2)):

@@ -16,7 +16,7 @@ from omnisat_cli.networks.losses import boundary_loss, segmentation_loss
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from omnisat_cli.learning.crops import Batch
+    from omnisat_cli.learning.batches import Batch
     from omnisat_cli.networks.segmenter import OmniSatSegmenter
 
 log = logging.getLogger(__name__)

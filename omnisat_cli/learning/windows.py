@@ -190,7 +190,9 @@ def series_piece(
     usable = patch_dates(feed, whole) & present
     kept = choose(usable.reshape(len(usable), cut.side**2))
     real = torch.from_numpy(clear[kept])
-    values = torch.from_numpy(cut.of(series.pixels[kept], feed.refine))
+    values = torch.from_numpy(
+        cut.of(series.pixels[kept], feed.refine).astype(np.float32, copy=False)
+    )
     if reader.linear:
         values = 10.0 * torch.log10(values.clamp(min=_LEAST_POWER))
     pixels = normalise(feed, values, real[:, None])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _JSON_LIMIT = 2**28
+_NO_ARRAYS = (OSError, ValueError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error)
+"""What numpy raises for bytes that are no set of arrays; a single array has no names."""
 
 
 def need(path: Path, layout: str) -> Path:
@@ -74,6 +78,42 @@ def read_npy(path: Path, shape: tuple[int | None, ...], kinds: str) -> NDArray[n
             f"expected {wanted} of kind {' or '.join(kinds)}"
         )
     return array
+
+
+def read_npz(path: Path, names: Iterable[str], kinds: str) -> dict[str, NDArray[np.generic]]:
+    """Read those of some named planes that a file has.
+
+    Args:
+        path: A `.npz` file.
+        names: Wanted planes.
+        kinds: What `dtype.kind` may be.
+
+    Raises:
+        SourceError: If it is missing, damaged, holds objects, or planes of another type.
+    """
+    try:
+        # The stream is opened here: numpy leaves a file that it cannot read open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            planes = {name: stored[name] for name in names if name in stored.files}
+    except FileNotFoundError:
+        raise SourceError(f"{path} is missing") from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        BadZipFile,
+        zlib.error,
+        AttributeError,
+        TypeError,
+    ) as error:
+        raise SourceError(f"{path} is damaged, cut short or no set of arrays: {error}") from error
+    for name, plane in planes.items():
+        if plane.ndim != 2 or plane.size == 0 or plane.dtype.kind not in kinds:
+            raise SourceError(
+                f"{path}: {name} is {' × '.join(map(str, plane.shape))} of {plane.dtype}, expected "
+                f"rows × columns of kind {' or '.join(kinds)}"
+            )
+    return planes
 
 
 def read_json(path: Path) -> object:

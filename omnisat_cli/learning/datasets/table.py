@@ -87,6 +87,13 @@ _TABLE = (
         "CC-BY-4.0",
         "Weikmann et al. 2021, doi 10.1109/JSTARS.2021.3073965",
     ),
+    Dataset(
+        "sickle",
+        "sickle",
+        "paddy and other crops around plots of the Cauvery delta: Sentinel-2, -1, Landsat 8 series",
+        "not stated; on request from its publishers",
+        "Sani et al. 2024, WACV; arXiv 2312.00069",
+    ),
 )
 
 DATASETS: Mapping[str, Dataset] = MappingProxyType({entry.name: entry for entry in _TABLE})

@@ -14,6 +14,7 @@ from worlds import ToyNetwork
 
 from omnisat_cli.errors import JobError
 from omnisat_cli.learning.batches import Batch, Batcher, BatchSpec, whole
+from omnisat_cli.learning.examples import Example
 from omnisat_cli.learning.windows import borders, to_patches
 
 SPEC = BatchSpec(size=4, side=5)
@@ -251,3 +252,14 @@ def test_a_band_the_model_wants_and_no_example_has_is_refused() -> None:
     card = CARDS[1].model_copy(update={"bands": ("B02", "B11")})
     with pytest.raises(JobError, match="a band that stands for B11"):
         Batcher(ToyExamples(), (card,), SPEC, 0)
+
+
+def test_imagery_without_labels_is_a_batch_too() -> None:
+    class Bare(ToyExamples):
+        def example(self, index: int) -> Example:
+            return replace(super().example(index), classes=None, parcels=None)
+
+    batch = Batcher(Bare(), CARDS, SPEC, 0).batch(0)
+    assert batch.truth.shape == (4, 5, 5)
+    assert (batch.truth == 255).all()
+    assert not batch.borders_known.any()

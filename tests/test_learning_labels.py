@@ -73,6 +73,13 @@ def test_polygons_of_every_format_label_their_pixels(tmp_path: Path, name: str) 
     assert (parcels > 0).sum() == 90 * 40
 
 
+def test_outlines_drawn_inside_of_fields_are_no_borders(tmp_path: Path) -> None:
+    labels = opened(save(tmp_path / "a.gpkg", TWO, [4, 5]), borders=False)
+    classes, parcels = labels.burn(LATTICE, WINDOW, 10)
+    assert parcels is None
+    assert (classes != 255).sum() == 90 * 40
+
+
 @settings(max_examples=15)
 @given(st.integers(0, 12), st.integers(0, 12), st.sampled_from([1, 2, 5]))
 def test_a_pixel_is_labelled_alike_in_every_window(row: int, col: int, refine: int) -> None:

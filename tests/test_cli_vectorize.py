@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
@@ -70,6 +71,31 @@ def test_predict_draws_parcels_with_the_boundary_of_its_model(tmp_path: Path) ->
     assert said["parcels"] == feature_count(parcels) > 0
     assert omnisat("vectorize", out, "-o", tmp_path / "again.gpkg").code == Exit.COMPLETE
     assert feature_count(tmp_path / "again.gpkg") == said["parcels"]
+
+
+def test_predict_judges_parcels_and_says_how_to_finish_them(tmp_path: Path) -> None:
+    scene = write_tiny_scene(tmp_path)
+    out, judged = tmp_path / "out" / "map.tif", tmp_path / "out" / "p.gpkg"
+    box = shapely.box(LEFT + 20, TOP - 60, LEFT + 80, TOP - 20)
+    rpg = tmp_path / "my rpg.gpkg"
+    gpd.GeoDataFrame({"id": [7]}, geometry=[box], crs="EPSG:2154").to_file(rpg, engine="pyogrio")
+    words = ("--aerial", scene.aerial, "--parcels", judged, "--parcels-in", rpg)
+    assert scene.predict(out, "--aerial", scene.aerial, "--parcels-in", rpg).code == Exit.USAGE
+    assert not out.parent.exists()
+    done = scene.predict(out, *words, "--json")
+    assert done.code == Exit.COMPLETE, done.err
+    assert json.loads(done.out)["parcels"]["parcels"] == 1
+    assert not out.with_name("map.boundary.tif").exists()
+    far = gpd.read_file(rpg).translate(9e4, 0)
+    gpd.GeoDataFrame({"id": [7]}, geometry=far).to_file(rpg, engine="pyogrio")
+    failed = scene.predict(out, *words, "--overwrite")
+    assert failed.code == Exit.REFUSED
+    assert "none of its 1 polygons lies on the map" in failed.err
+    said = next(line for line in failed.err.splitlines() if "omnisat vectorize" in line)
+    box_again = gpd.GeoDataFrame({"id": [7]}, geometry=[box], crs="EPSG:2154")
+    box_again.to_file(rpg, engine="pyogrio")
+    finished = omnisat(*shlex.split(said)[1:])
+    assert finished.code == Exit.COMPLETE, finished.err
 
 
 def test_areas_have_units() -> None:

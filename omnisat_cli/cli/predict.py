@@ -10,6 +10,7 @@ from omnisat_cli.cli import options as opt
 from omnisat_cli.cli.console import set_up_logging
 from omnisat_cli.cli.guard import stoppable
 from omnisat_cli.cli.imagery import Imagery, with_imagery
+from omnisat_cli.cli.parcels import ParcelWish
 from omnisat_cli.cli.progress import choose_progress
 from omnisat_cli.cli.request import inputs_from
 from omnisat_cli.job import AreaRequest, Execution, Job
@@ -61,7 +62,11 @@ def predict(
     boundary: Annotated[bool, _flag("Also parcel boundaries.", "--boundary")] = False,
     parcels: Annotated[
         Path | None,
-        _flag("Also parcels: .gpkg, .fgb or .geojson; see `vectorize`.", metavar="FILE"),
+        _flag("Also parcels: .gpkg, .parquet, .fgb, .geojson; see `vectorize`.", metavar="FILE"),
+    ] = None,
+    parcels_in: Annotated[
+        Path | None,
+        _flag("For --parcels: judge these instead of drawing; see `vectorize`.", metavar="FILE"),
     ] = None,
     overwrite: Annotated[bool, _flag("Replace an existing output.", "--overwrite")] = False,
     resume: Annotated[bool, _flag("Go on with a run that was stopped.")] = True,
@@ -88,10 +93,8 @@ def predict(
     command then goes on.
     """
     set_up_logging(verbose, quiet)
-    if parcels is not None:
-        from omnisat_cli.cli.vectorize import prepare_parcels
-
-        boundary |= prepare_parcels(parcels, model, overwrite=overwrite)
+    wish = ParcelWish(parcels, parcels_in, overwrite)
+    boundary |= wish.needs_boundary(model)
     job = Job(
         inputs=inputs_from(imagery, dates),
         model=model,
@@ -132,9 +135,5 @@ def predict(
             report = run(job, execution, progress, stop, delivery)
         finally:
             progress.close()
-    drawn = None
-    if parcels is not None and report.export is not None:
-        from omnisat_cli.cli.vectorize import draw_parcels
-
-        drawn = draw_parcels(out, parcels, model, overwrite=overwrite)
-    raise typer.Exit(show_result(report, drawn, as_json=as_json))
+    made = None if report.export is None else wish.fulfil(out, model)
+    raise typer.Exit(show_result(report, made, as_json=as_json))

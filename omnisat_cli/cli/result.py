@@ -13,19 +13,17 @@ from omnisat_cli.outputs.products import PRODUCTS
 from omnisat_cli.outputs.provenance import provenance_path
 
 if TYPE_CHECKING:
+    from omnisat_cli.cli.parcels import Parcels
     from omnisat_cli.outputs.export import ExportReport
-    from omnisat_cli.outputs.parcels.vectorize import ParcelReport
     from omnisat_cli.runners.predict import Report
 
 
-def show_result(
-    report: Report, parcels: ParcelReport | None = None, *, as_json: bool = False
-) -> int:
+def show_result(report: Report, parcels: Parcels | None = None, *, as_json: bool = False) -> int:
     """Print what came of a job.
 
     Args:
         report: The map.
-        parcels: Its parcels, if they were asked for and drawn.
+        parcels: Its parcels, if they were asked for and made.
         as_json: As one object.
 
     Returns:
@@ -33,13 +31,13 @@ def show_result(
     """
     code = _code(report)
     if as_json:
-        drawn = {} if parcels is None else {"parcels": plain_parcels(parcels)}
-        say_json(_plain(report, code) | drawn)
+        made = {} if parcels is None else {"parcels": parcels.plain()}
+        say_json(_plain(report, code) | made)
     elif report.export is not None:
         for line in _transcript(report, report.export):
             say(line)
         if parcels is not None:
-            say(f" {parcels.out}  {count(parcels.parcels, 'parcel')}")
+            parcels.show()
     warnings = [
         f"note: {name} {entry.topic}: {entry.value} ({entry.because})"
         for name, decisions in decisions_of(report.setup).items()
@@ -55,20 +53,6 @@ def show_result(
             f"the same command goes on from there  [exit {int(code)}]"
         )
     return int(code)
-
-
-def plain_parcels(report: ParcelReport) -> dict[str, object]:
-    """Return what is said of parcels in JSON."""
-    return {
-        "out": str(report.out),
-        "parcels": report.parcels,
-        "simplify_m": report.simplify_m,
-        "boundary": None if report.boundary is None else str(report.boundary),
-        "classes": [
-            {"name": name, "parcels": parcels, "hectares": area}
-            for name, parcels, area in report.by_class
-        ],
-    }
 
 
 def summary(report: Report) -> str:

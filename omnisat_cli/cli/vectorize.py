@@ -15,8 +15,6 @@ from omnisat_cli.errors import JobError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from omnisat_cli.outputs.parcels.vectorize import ParcelReport
-
 _AREA = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(m2|m²|ha|)\s*")
 _SQUARE_METRES = 10_000
 _DRAWING = ("simplify", "min_area", "boundary", "no_boundary", "fields")
@@ -143,7 +141,7 @@ def vectorize(
     )
     report = run(path, out, options)
     if as_json:
-        from omnisat_cli.cli.result import plain_parcels
+        from omnisat_cli.cli.parcels import plain_parcels
 
         say_json(plain_parcels(report))
         return
@@ -166,29 +164,6 @@ def _refuse_idle(given: "Mapping[str, object]") -> None:
             flag = f"--{name.replace('_', '-')}"
             hint = "keeps parcels as they are" if existing else "is missing"
             raise JobError(f"{flag} {given[name]}: does nothing, --parcels-in {hint}")
-
-
-def prepare_parcels(out: Path, model: str, *, overwrite: bool) -> bool:
-    """Check before a map is made that its parcels can be written.
-
-    Returns:
-        Whether the model gives parcel boundaries.
-    """
-    from omnisat_cli.outputs.parcels.writer import check_parcel_output
-    from omnisat_cli.packs.registry import find_pack
-
-    check_parcel_output(out, overwrite=overwrite)
-    return find_pack(model).card.boundary
-
-
-def draw_parcels(path: Path, out: Path, model: str, *, overwrite: bool) -> "ParcelReport":
-    """Draw the parcels of a map that was just made, in the words of the legend of its model."""
-    from omnisat_cli.outputs.parcels.vectorize import ParcelOptions
-    from omnisat_cli.outputs.parcels.vectorize import vectorize as run
-    from omnisat_cli.packs.registry import LEGEND, find_pack
-
-    legend = str(find_pack(model).folder / LEGEND)
-    return run(path, out, ParcelOptions(legend=legend, overwrite=overwrite))
 
 
 def square_metres(text: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -15,7 +15,12 @@ from omnisat_cli.networks.seam import Dense, PatchLocal, WindowBased
 from omnisat_cli.networks.tile import OmniSatTile
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omnisat_cli.learning.batches import Batch
+
+Tokens = dict[str, Tensor]
+"""Modality to what its encoder gives for the patches of windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +105,26 @@ def class_logits(network: nn.Module, batch: Batch) -> Tensor:
     return predict_windows(network, batch).logits
 
 
-def tag_logits(network: OmniSatTile, batch: Batch) -> Tensor:
-    """Return the logits (B, K) of the classes a window holds."""
-    tokens, _ = encode_batch(network, batch)
-    return network.label(network.fuse(tokens, batch.present))
+def tag_logits(
+    network: OmniSatTile, batch: Batch, encoded: tuple[Tokens, Tokens] | None = None
+) -> Tensor:
+    """Return the logits (B, K) of the classes a window holds; see `mapped_classes`."""
+    every, _ = encoded or encode_batch(network, batch)
+    tokens = {name: values for name, values in every.items() if name in batch.present}
+    return network.label(network.fuse(tokens, {name: batch.present[name] for name in tokens}))
 
 
 def decode_batch(network: PatchLocal, batch: Batch) -> tuple[Dense, Dense]:
     """Run a patch-local network; returns its coarse and its fine output."""
-    tokens, fine = encode_batch(network, batch)
+    return decode_tokens(network, encode_batch(network, batch), batch)
+
+
+def decode_tokens(
+    network: PatchLocal, encoded: tuple[Tokens, Tokens], batch: Batch
+) -> tuple[Dense, Dense]:
+    """Fuse and decode what `encode_batch` gave of a batch, or of one that shows more than this."""
+    tokens = {name: values for name, values in encoded[0].items() if name in batch.present}
+    fine = {name: values for name, values in encoded[1].items() if name in batch.present}
     present = {name: batch.present[name] for name in tokens}
     fused = network.fuse(tokens, present)
     both = getattr(network, "decode_both", None)
@@ -120,17 +136,15 @@ def decode_batch(network: PatchLocal, batch: Batch) -> tuple[Dense, Dense]:
     )
 
 
-def encode_batch(
-    network: PatchLocal | OmniSatTile, batch: Batch
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def encode_batch(network: PatchLocal | OmniSatTile, batch: Batch) -> tuple[Tokens, Tokens]:
     """Encode the present patches of a batch.
 
     Returns:
         Modality to tokens (B, P, D), and image modality to finer features (B, P, F, f, f); zeros
         where not present. Modalities that no patch has are absent.
     """
-    tokens: dict[str, Tensor] = {}
-    fine: dict[str, Tensor] = {}
+    tokens: Tokens = {}
+    fine: Tokens = {}
     for name, present in batch.present.items():
         if not present.any():
             continue
@@ -212,10 +226,30 @@ def majority(truth: Tensor, classes: int, side: int) -> Tensor:
     return torch.where(counts.sum(-1) > 0, counts.argmax(-1), UNLABELLED)
 
 
-def mapped_classes(network: nn.Module, batch: Batch) -> Tensor:
-    """Return the class (B, H, W) a network gives to each pixel of the truth."""
-    logits = class_logits(network, batch)
+def mapped_classes(
+    network: nn.Module, batch: Batch, encoded: tuple[Tokens, Tokens] | None = None
+) -> Tensor:
+    """Return the class (B, H, W) a network gives to each pixel of the truth.
+
+    Args:
+        network: A network that maps.
+        batch: What it is shown.
+        encoded: What `encode_batch` gave, where it is known.
+    """
+    if encoded is None or not isinstance(network, PatchLocal):
+        logits = class_logits(network, batch)
+    else:
+        logits = decode_tokens(network, encoded, batch)[1].logits
     return _nearest(logits.argmax(1), batch.truth.shape[-1])
+
+
+def showing(batch: Batch, names: Sequence[str]) -> Batch:
+    """Return a batch that shows some of its modalities."""
+    return replace(
+        batch,
+        pixels={name: batch.pixels[name] for name in names if name in batch.pixels},
+        present={name: batch.present[name] for name in names if name in batch.present},
+    )
 
 
 def accuracy_mask(batch: Batch) -> Tensor:
@@ -243,6 +277,8 @@ def _nearest(values: Tensor, w: int) -> Tensor:
 
 def _some(batch: Batch) -> Tensor:
     """Return (B, P): the patches where any modality is present."""
+    if not batch.present:
+        return torch.zeros(len(batch), batch.side**2, dtype=torch.bool, device=batch.truth.device)
     return torch.stack(list(batch.present.values())).any(0)
 
 

@@ -90,9 +90,9 @@ def make_fabric(spec: FitSpec) -> Fabric:
     Raises:
         JobError: If the device or the precision is not to be had.
     """
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     from lightning_fabric import Fabric
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     cuda = torch.cuda.is_available()
     kind, _, number = spec.device.partition(":")
     if kind == "auto":

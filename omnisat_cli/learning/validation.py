@@ -9,18 +9,27 @@ import numpy as np
 import torch
 
 from omnisat_cli.learning.metrics import Scores, TagScores
-from omnisat_cli.learning.objectives import accuracy_mask, mapped_classes, tag_logits
+from omnisat_cli.learning.objectives import (
+    accuracy_mask,
+    encode_batch,
+    mapped_classes,
+    showing,
+    tag_logits,
+)
+from omnisat_cli.networks.seam import PatchLocal
 from omnisat_cli.networks.tile import OmniSatTile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import nn
 
-    from omnisat_cli.learning.batches import Batcher
+    from omnisat_cli.learning.batches import Batch, Batcher
+    from omnisat_cli.learning.objectives import Tokens
     from omnisat_cli.outputs.legend import Legend
 
+    Encoded = tuple[Tokens, Tokens]
+
 Figures = dict[str, float]
+Subset = tuple[str, ...]
 
 
 class Validation:
@@ -40,32 +49,18 @@ class Validation:
         """The figure that counts."""
         return "F1 macro" if self.tags else "mIoU"
 
-    def figures(self, network: nn.Module, names: Sequence[str] | None = None) -> Figures:
-        """Measure a network as it is, in per cent.
+    def figures(self, network: nn.Module) -> Figures:
+        """Measure a network as it is, with everything there is, in per cent.
 
         Args:
             network: In evaluation mode.
-            names: The only modalities shown, or None for all.
 
         Returns:
             "mIoU", "F1 macro", "accuracy" (tags: "F1 macro", "F1 micro", "F1 weighted"), and
             "F1 <class>" of each class that occurs.
         """
-        scores = self._tagged(network, names) if self.tags else self._mapped(network, names)
-        f1 = {
-            f"F1 {entry.name_en}": float(value)
-            for entry, value in zip(self.legend.classes, scores.classes.f1, strict=True)
-        }
-        if isinstance(scores, TagScores):
-            means = {f"F1 {way}": scores.mean_f1(way) for way in ("macro", "micro", "weighted")}
-        else:
-            means = {
-                "mIoU": scores.miou,
-                "F1 macro": scores.macro_f1,
-                "accuracy": scores.accuracy,
-            }
-        shown = {**means, **f1}
-        return {name: 100 * value for name, value in shown.items() if not math.isnan(value)}
+        every = tuple(self.batcher.readers)
+        return self._measured(network, [every])[every]
 
     def by_subset(self, network: nn.Module) -> dict[str, Figures]:
         """Measure with everything, without each modality, and with each alone.
@@ -76,44 +71,91 @@ class Validation:
         """
         every = tuple(self.batcher.readers)
         without = [tuple(n for n in every if n != left) for left in every]
-        subsets = dict.fromkeys([every, *without, *((name,) for name in every)])
+        alone = [(name,) for name in every]
+        subsets = list(dict.fromkeys(part for part in (every, *without, *alone) if part))
         with torch.no_grad():
-            found = {"+".join(part): self.figures(network, part) for part in subsets if part}
+            found = self._measured(network, subsets)
         return {
-            name: {key: round(value, 1) for key, value in figures.items()}
-            for name, figures in found.items()
+            "+".join(part): {key: round(value, 1) for key, value in figures.items()}
+            for part, figures in found.items()
             if self.metric in figures
         }
 
-    def _mapped(self, network: nn.Module, names: Sequence[str] | None) -> Scores:
-        K = len(self.legend.classes)
-        counts = np.zeros((K, K), np.int64)
+    def _measured(self, network: nn.Module, subsets: list[Subset]) -> dict[Subset, Figures]:
+        """Walk the examples once and measure with each subset of the modalities."""
         device = next(network.parameters()).device
-        for batch in self.batcher.ordered(self._indices, self.batcher.spec.size, names):
+        tallies = {part: self._tally() for part in subsets}
+        examples = range(len(self.batcher.examples))
+        for batch in self.batcher.ordered(examples, self.batcher.spec.size):
             moved = batch.to(device)
-            known = accuracy_mask(moved)
-            if not bool(known.any()):
-                continue
-            truth = moved.truth[known]
-            mapped = mapped_classes(network, moved)[known]
-            flat = torch.bincount(truth * K + mapped, minlength=K * K)
-            counts += flat.cpu().numpy().reshape(K, K)
-        return Scores(counts)
+            encoded = None
+            if isinstance(network, PatchLocal | OmniSatTile):
+                encoded = encode_batch(network, moved)
+            for part, tally in tallies.items():
+                shown = showing(moved, part)
+                if any(bool(flags.any()) for flags in shown.present.values()):
+                    tally.add(network, shown, encoded)
+        return {part: self._figures(tally.scores) for part, tally in tallies.items()}
 
-    def _tagged(self, network: nn.Module, names: Sequence[str] | None) -> TagScores:
-        assert isinstance(network, OmniSatTile)
-        device = next(network.parameters()).device
+    def _tally(self) -> _MapTally | _TagTally:
         K = len(self.legend.classes)
-        truth, found = [np.zeros((0, K), bool)], [np.zeros((0, K), bool)]
-        for batch in self.batcher.ordered(self._indices, self.batcher.spec.size, names):
-            assert batch.tags is not None
-            if not any(bool(flags.any()) for flags in batch.present.values()):
-                continue
-            moved = batch.to(device)
-            truth.append(batch.tags.numpy() > 0)
-            found.append((tag_logits(network, moved) > 0).cpu().numpy())
-        return TagScores(np.concatenate(truth), np.concatenate(found))
+        return _TagTally(K) if self.tags else _MapTally(K)
+
+    def _figures(self, scores: Scores | TagScores) -> Figures:
+        f1 = {
+            f"F1 {entry.name_en}": float(value)
+            for entry, value in zip(self.legend.classes, scores.classes.f1, strict=True)
+        }
+        if isinstance(scores, TagScores):
+            means = {f"F1 {way}": scores.mean_f1(way) for way in ("macro", "micro", "weighted")}
+        elif scores.pixels:
+            means = {
+                "mIoU": scores.miou,
+                "F1 macro": scores.macro_f1,
+                "accuracy": scores.accuracy,
+            }
+        else:
+            return {}
+        shown = {**means, **f1}
+        return {name: 100 * value for name, value in shown.items() if not math.isnan(value)}
+
+
+class _MapTally:
+    """Counts pixels by true and mapped class."""
+
+    def __init__(self, classes: int) -> None:
+        self.counts = np.zeros((classes, classes), np.int64)
+
+    def add(self, network: nn.Module, batch: Batch, encoded: Encoded | None) -> None:
+        """Count the labelled pixels where a batch shows something."""
+        K = len(self.counts)
+        known = accuracy_mask(batch)
+        truth, mapped = batch.truth[known], mapped_classes(network, batch, encoded)[known]
+        flat = torch.bincount(truth * K + mapped, minlength=K * K)
+        self.counts += flat.cpu().numpy().reshape(K, K)
 
     @property
-    def _indices(self) -> range:
-        return range(len(self.batcher.examples))
+    def scores(self) -> Scores:
+        """The figures."""
+        return Scores(self.counts)
+
+
+class _TagTally:
+    """Collects what places hold and what is said of them."""
+
+    def __init__(self, classes: int) -> None:
+        self.truth = [np.zeros((0, classes), bool)]
+        self.found = [np.zeros((0, classes), bool)]
+
+    def add(self, network: nn.Module, batch: Batch, encoded: Encoded | None) -> None:
+        """Collect the places of a batch."""
+        assert isinstance(network, OmniSatTile)
+        assert batch.tags is not None
+        logits = tag_logits(network, batch, encoded)
+        self.truth.append(batch.tags.cpu().numpy() > 0)
+        self.found.append((logits > 0).cpu().numpy())
+
+    @property
+    def scores(self) -> TagScores:
+        """The figures."""
+        return TagScores(np.concatenate(self.truth), np.concatenate(self.found))

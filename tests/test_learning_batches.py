@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from worlds import ToyNetwork
 
 from omnisat_cli.errors import JobError
 from omnisat_cli.learning.batches import Batch, Batcher, BatchSpec, whole
-from omnisat_cli.learning.examples import Example
 from omnisat_cli.learning.windows import borders, to_patches
+
+if TYPE_CHECKING:
+    from omnisat_cli.learning.examples import Example
 
 SPEC = BatchSpec(size=4, side=5)
 

@@ -13,6 +13,7 @@ from omnisat_cli.cli.inspect import inspect
 from omnisat_cli.cli.legend import legend_app
 from omnisat_cli.cli.model import model_app
 from omnisat_cli.cli.predict import predict
+from omnisat_cli.cli.pretrain import pretrain
 from omnisat_cli.cli.simulate import simulate
 from omnisat_cli.cli.stats import stats
 from omnisat_cli.cli.status import status
@@ -60,5 +61,6 @@ app.add_typer(legend_app, name="legend")
 app.command()(guarded(demo))
 app.command()(guarded(simulate))
 app.command()(guarded(train))
+app.command()(guarded(pretrain))
 app.command()(guarded(evaluate))
 app.command()(guarded(doctor))

@@ -238,7 +238,7 @@ def _of_rows(rows: Sequence[Row], codes: Mapping[str, int]) -> dict[str, int | N
 
 
 def _decided(value: str, because: str) -> Decision:
-    return Decision("legend", value, because, "--class-table")
+    return Decision("legend", value, because, "--classes")
 
 
 def _made_legend(entries: Sequence[LegendClass], where: str) -> Legend:

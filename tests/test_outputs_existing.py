@@ -192,9 +192,9 @@ def test_declarations_are_compared_and_the_surest_doubts_come_first(
     with (tmp_path / "s.csv").open(encoding="utf-8-sig") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["ID"], row["score"]) for row in rows] == [
-        ("d", "80.0"),
-        ("c", "60.0"),
-        ("b", "51.2"),
+        ("d", "60.6"),
+        ("c", "45.45"),
+        ("b", "37.37"),
     ]
     groups = judge(area, parcels, declared="CODE_GROUP")
     assert groups["agrees"].fillna("").tolist() == ["yes", "yes", "no", "yes", ""]

@@ -105,7 +105,7 @@ class MapLayers:
     @property
     def crs(self) -> str:
         """CRS as text."""
-        text: str = self.dataset.crs.to_wkt()
+        text: str = self.dataset.crs.to_string()
         return text
 
     @property

@@ -32,6 +32,8 @@ _TIE: Final = 6
 
 _LEAST_PIXELS: Final = 1e-6
 _FULL: Final = 100.0
+_Z: Final = 1.96
+"""Standard deviations of a 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +158,39 @@ class Predicted:
     def suspects(self, table: pa.Table, geometry: str) -> pa.Table:
         """Return the rows that disagree, with a score: how sure the map is of another class.
 
+        The score, 0 to 100, is the mean confidence times the least share of the predicted class
+        that the pixels of the parcel warrant (Wilson, 95 %): a parcel of few pixels proves little.
+
         Args:
             table: From `beside`.
             geometry: Column that a list has no use for.
         """
-        score = self.columns["pred_share"]
-        if "conf_mean" in self.columns:
-            score = pc.multiply(score, self.columns["conf_mean"])
-        else:
-            score = pc.multiply(score, _FULL)
+        share, pixels = (self._numbers(name) for name in ("pred_share", "n_px"))
+        sure = self._numbers("conf_mean") if "conf_mean" in self.columns else _FULL
+        score = _numbers(sure * _least_share(share, pixels), 2)
         shares = {self.scheme.names[name] for name in _share_names(self.scheme.classes)}
         table = table.drop_columns([geometry, *shares])
         free = _free("score", {name.casefold() for name in table.column_names})
-        table = table.append_column(free, pc.round(score, 2))
+        table = table.append_column(free, score)
         return table.filter(pc.equal(self.columns["agrees"], "no"))
+
+    def _numbers(self, name: str) -> Floats:
+        """Return a column of ours as (N,) numbers, NaN for none."""
+        found: Floats = self.columns[name].to_numpy(zero_copy_only=False).astype(np.float64)
+        return found
+
+
+def _least_share(share: Floats, pixels: Floats) -> Floats:
+    """Return the lower end of the Wilson interval of a share.
+
+    Args:
+        share: (N,) share that was found.
+        pixels: (N,) pixels it was found in.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = _Z * np.sqrt(share * (1 - share) / pixels + (_Z / (2 * pixels)) ** 2)
+        least = (share + _Z**2 / (2 * pixels) - spread) / (1 + _Z**2 / pixels)
+    return np.where(pixels > 0, np.maximum(least, 0), 0)
 
 
 def _largest(pixels: Floats, none: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -192,6 +192,37 @@ def read_raster(
     return pixels
 
 
+def read_png(path: Path, mode: str, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Read a picture of 8 bits; its fourth plane is no transparency.
+
+    Args:
+        path: A PNG.
+        mode: "L" for one plane, "RGBA" for four.
+        shape: Rows and columns it must have.
+
+    Returns:
+        (H, W) or (4, H, W).
+
+    Raises:
+        SourceError: If it is missing, damaged, or not as described.
+    """
+    from PIL import Image as Picture
+
+    try:
+        with Picture.open(path, formats=("PNG",)) as picture:
+            if picture.mode != mode or picture.size != shape[::-1]:
+                raise SourceError(
+                    f"{path} is {picture.height} × {picture.width} px of {picture.mode}, expected "
+                    f"{shape[0]} × {shape[1]} px of {mode}"
+                )
+            pixels = np.asarray(picture, dtype=np.uint8)
+    except FileNotFoundError:
+        raise SourceError(f"{path} is missing") from None
+    except (OSError, ValueError, SyntaxError, Picture.DecompressionBombError) as error:
+        raise SourceError(f"{path} is damaged, cut short or no PNG: {error}") from error
+    return pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
 def parse_days(texts: Iterable[object], where: Path) -> NDArray[np.datetime64]:
     """Read dates written as YYYYMMDD, text or number.
 

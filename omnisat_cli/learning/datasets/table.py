@@ -94,6 +94,13 @@ _TABLE = (
         "not stated; on request from its publishers",
         "Sani et al. 2024, WACV; arXiv 2312.00069",
     ),
+    Dataset(
+        "s2-naip",
+        "s2naip",
+        "640 m tiles of the United States: NAIP 1.25 m, Sentinel-2 and -1; classes of WorldCover",
+        "Apache-2.0",
+        "Allen Institute for AI 2024, AI2-S2-NAIP; Wolters et al. 2023, arXiv 2311.18082",
+    ),
 )
 
 DATASETS: Mapping[str, Dataset] = MappingProxyType({entry.name: entry for entry in _TABLE})

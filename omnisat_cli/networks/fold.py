@@ -21,7 +21,8 @@ from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter
 from omnisat_cli.networks.dual_stream import DualStream
 from omnisat_cli.networks.image import ImageEncoder, ImageFeatures, ResidualBlock, pool
 from omnisat_cli.networks.omnisat import OmniSat
-from omnisat_cli.networks.seam import Dense, Encoded
+from omnisat_cli.networks.probe import Probe
+from omnisat_cli.networks.seam import Dense, Encoded, PatchLocal
 from omnisat_cli.networks.segmenter import OmniSatSegmenter
 from omnisat_cli.networks.series import SeriesEncoder, day_encoding
 from omnisat_cli.networks.unet import UNet
@@ -41,8 +42,8 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
     """Rearrange a trained network for inference.
 
     Args:
-        network: An `OmniSatSegmenter`, `OmniSat`, `AnySatSegmenter`, `UNet`, `UTAE` or
-            `DualStream`; it is not changed.
+        network: An `OmniSatSegmenter`, `OmniSat`, `AnySatSegmenter`, `UNet`, `UTAE`,
+            `DualStream` or `Probe`; it is not changed.
 
     Returns:
         A network with the same interface whose results differ by rounding only. It cannot be
@@ -61,7 +62,17 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
         return _fold_unet(network).eval()
     if isinstance(network, UTAE | DualStream):
         return _fold_stacks(network).eval()
+    if isinstance(network, Probe):
+        return _fold_probe(network).eval()
     raise ValueError(f"no inference form of {type(network).__name__}")
+
+
+def _fold_probe(probe: Probe) -> Probe:
+    base = fold_for_inference(probe.base)
+    assert isinstance(base, PatchLocal)
+    folded = Probe(probe.config, base)
+    folded.head.load_state_dict(probe.head.state_dict())
+    return folded.to(probe.head.weight.device).requires_grad_(False)
 
 
 def _slice_rows(bytes_each: int, like: Tensor, least: int) -> int:

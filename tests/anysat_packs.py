@@ -13,13 +13,9 @@ from omnisat_cli.networks.utae import UTAE, UtaeConfig
 from omnisat_cli.outputs.legend import Legend, LegendClass
 from omnisat_cli.packs.card import NetworkCard, WindowCard
 from omnisat_cli.packs.norms import Norm
-from omnisat_cli.packs.published import (
-    ANYSAT_BANDS,
-    Origin,
-    anysat_encoder,
-    fresh_anysat,
-    utae_parcel,
-)
+from omnisat_cli.packs.published import Origin
+from omnisat_cli.packs.published_anysat import ANYSAT_BANDS, anysat_encoder, fresh_anysat
+from omnisat_cli.packs.published_utae import utae_parcel
 from omnisat_cli.packs.writer import write_pack
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from omnisat_cli.networks.fold import fold_for_inference
 from omnisat_cli.networks.seam import Dense
 from omnisat_cli.networks.table import traits_of
 from omnisat_cli.packs.card import Card, NetworkCard, WindowCard
-from omnisat_cli.packs.published import Origin, fresh_anysat
+from omnisat_cli.packs.published import Origin
+from omnisat_cli.packs.published_anysat import fresh_anysat
 from omnisat_cli.sources.values import Image, Sample, Series
 
 if TYPE_CHECKING:

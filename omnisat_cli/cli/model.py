@@ -9,6 +9,7 @@ import typer
 from omnisat_cli.cli.console import columns, say, say_json, set_up_logging
 from omnisat_cli.cli.guard import guarded
 from omnisat_cli.cli.options import AsJson, Verbose
+from omnisat_cli.errors import JobError
 
 if TYPE_CHECKING:
     from omnisat_cli.packs.card import Card, ModalityCard
@@ -95,34 +96,112 @@ def verify(name: Name, as_json: AsJson = False, verbose: Verbose = 0) -> None:
     say(f"  weights sha256 {digest}, {parameters:,} parameters, they fit the card")
 
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--i-trust-this-file",
+        help="Read a pickle (.pth, .pt, .ckpt), in a process of its own, tensors only.",
+    ),
+]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        help="Published network: anysat, utae, omnisat-treesat, omnisat-pastis, omnisat-flair.",
+        metavar="NETWORK",
+    ),
+]
+Norm = Annotated[
+    Path | None,
+    typer.Option(help="JSON with mean and std of the bands of each modality.", metavar="FILE"),
+]
+Modalities = Annotated[
+    str | None, typer.Option(help="Modalities to keep, e.g. s2,s1.", metavar="M,M,...")
+]
+PatchSize = Annotated[int, typer.Option(help="The pack's own patch size.", metavar="METRES")]
+Fold = Annotated[
+    int | None, typer.Option(help="Which of the five networks of U-TAE.", metavar="1-5")
+]
+Sizes = Annotated[
+    Path | None, typer.Option("--conf", help="conf.json of the network.", metavar="FILE")
+]
+TeacherOrStudent = Annotated[
+    str, typer.Option(help="Of a full AnySat checkpoint.", metavar="teacher|student")
+]
+NewPack = Annotated[Path, typer.Option(help="Folder of the new pack; must not hold one.")]
+
+
 @guarded
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help=".safetensors, or .pth, .pt, .ckpt.")],
-    card: Annotated[Path, typer.Option(help="card.json; its weights_sha256 is filled in.")],
-    legend: Annotated[Path, typer.Option(help="legend.json.")],
-    out: Annotated[Path, typer.Option(help="Folder of the new pack; must not hold one.")],
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--i-trust-this-file",
-            help="Read a pickle (.pth, .pt, .ckpt), in a process of its own, tensors only.",
-        ),
-    ] = False,
+    *,
+    checkpoint: Annotated[Path, typer.Argument(help=".safetensors, or .pth, .pt, .ckpt, .tar.")],
+    out: NewPack,
+    card: Annotated[
+        Path | None, typer.Option(help="card.json; its weights_sha256 is filled in.")
+    ] = None,
+    legend: Annotated[Path | None, typer.Option(help="legend.json.")] = None,
+    form: Form = None,
+    norm: Norm = None,
+    modalities: Modalities = None,
+    patch_size: PatchSize = 10,
+    part: TeacherOrStudent = "teacher",
+    fold: Fold = None,
+    conf: Sizes = None,
+    trust: Trust = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Make a model pack from a checkpoint: names, shapes and values are checked first."""
+    """Make a model pack from a checkpoint: names, shapes and values are checked first.
+
+    With --card and --legend any network of omnisat; with --as a published one, whose card is known.
+    """
     from omnisat_cli.packs.convert import convert_checkpoint
 
     set_up_logging(verbose, quiet=False)
-    pack = convert_checkpoint(checkpoint, (card, legend), out, trusted=trust)
-    say(f"wrote {out}: {pack.card.name} {pack.card.version}, {pack.legend.label}")
-    say(f"  check it: omnisat model verify {out}")
+    if form is None:
+        if card is None or legend is None:
+            raise JobError("give --card and --legend, or --as for a published network")
+        _tell(convert_checkpoint(checkpoint, (card, legend), out, trusted=trust))
+        return
+    from omnisat_cli.packs.adopt import Adoption, adopt_checkpoint
+
+    said = Adoption(form, norm, _named(modalities), patch_size, part, fold, conf, legend)
+    _tell(adopt_checkpoint(checkpoint, said, out, trusted=trust))
+
+
+@guarded
+def new(
+    *,
+    out: NewPack,
+    modalities: Annotated[str, typer.Option(help="Its modalities, e.g. s2,s1.", metavar="M,M,...")],
+    size: Annotated[str, typer.Option(help="tiny, small or base.", metavar="SIZE")] = "tiny",
+    norm: Norm = None,
+    patch_size: PatchSize = 10,
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    verbose: Verbose = 0,
+) -> None:
+    """Make a pack of an AnySat with random weights: to pretrain, or to try a machine with."""
+    from omnisat_cli.packs.adopt import new_anysat
+
+    set_up_logging(verbose, quiet=False)
+    _tell(new_anysat(out, _named(modalities), size, norm, patch_m=patch_size, seed=seed))
+
+
+def _named(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _tell(pack: "Pack") -> None:
+    say(f"wrote {pack.folder}: {pack.card.name} {pack.card.version}, {pack.legend.label}")
+    say(f"  check it: omnisat model verify {pack.folder}")
+    if pack.card.pretrained_only:
+        say("  its head is untrained: use it with `omnisat embed` or `omnisat train`")
 
 
 model_app.command("list")(list_models)
 model_app.command()(show)
 model_app.command()(verify)
 model_app.command()(convert)
+model_app.command()(new)
 
 
 def _plain(pack: "Pack") -> dict[str, object]:

@@ -1,82 +1,26 @@
-"""From the tensors of published networks to packs: what the tensors say, and what papers add.
-
-AnySat and U-TAE have published weights; their cards need no file beside the checkpoint but the
-statistics of the bands, which AnySat published for three sensors only.
-"""
+"""What packs of published networks share: where tensors come from, and a pack not yet written."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
-
-import torch
+from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import CheckpointError
-from omnisat_cli.modality import L7_BANDS, L8_BANDS, MODIS_BANDS, S2_BANDS
-from omnisat_cli.networks.anysat_config import SENSORS, AnySatConfig
-from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
-from omnisat_cli.networks.utae import UtaeConfig
 from omnisat_cli.outputs.legend import Legend, LegendClass
-from omnisat_cli.outputs.legend import legend as shipped_legend
-from omnisat_cli.packs.card import Card, ModalityCard, NetworkCard, WindowCard
-from omnisat_cli.packs.norms import Norm
-from omnisat_cli.packs.writer import empty_digest
+from omnisat_cli.packs.card import Card, ModalityCard
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from omnisat_cli.networks.anysat_config import Sensor
+    from omnisat_cli.packs.norms import Norm
 
 Tensors = Mapping[str, "Tensor"]
-Part = Literal["teacher", "student"]
 
 UNTRAINED = Legend(
     "untrained", "1", "omnisat", "MIT", (LegendClass(0, "untrained", "non entraîné", "#808080"),),
     note="The legend of packs whose head is untrained.",
 )  # fmt: skip
-
-_RADAR = ("VV", "VH", "ratio")
-ANYSAT_BANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "aerial": ("NIR", "G", "B", "R"),  # the order of the files it was trained on
-        "aerial-flair": ("R", "G", "B", "NIR", "ELEV"),
-        "spot": ("R", "G", "B"),
-        "naip": ("R", "G", "B", "NIR"),
-        "s2": S2_BANDS,
-        "s1-asc": ("VV", "VH"),
-        "s1": _RADAR,
-        "alos": ("HH", "HV", "ratio"),
-        "l7": L7_BANDS,
-        "l8": L8_BANDS,
-        "modis": MODIS_BANDS,
-    }
-)
-"""Sensor of AnySat to the bands of its channels."""
-
-_AERIAL_NORM = Norm(
-    (150.89349, 92.713890, 84.854378, 80.704239), (36.764923, 27.624987, 22.479450, 26.733688)
-)
-_S1_NORM = Norm((3.2893014, -3.6829388, 0.61162734), (40.111523, 40.535335, 1.0343183))
-_S2_NORM = Norm(
-    (4304.3296, 4159.2666, 4057.7766, 4328.9512, 4571.2212,
-     4644.8711, 4837.2471, 4700.2578, 2823.2644, 2319.9702),
-    (3537.9976, 3324.2349, 3270.0701, 3250.5300, 2897.3914,
-     2754.4971, 2821.5215, 2625.9524, 1731.5630, 1549.3029),
-)  # fmt: skip
-ANYSAT_NORMS: Mapping[str, Norm] = MappingProxyType(
-    {"aerial": _AERIAL_NORM, "s2": _S2_NORM, "s1": _S1_NORM}
-)
-"""The only statistics that were published: those of TreeSatAI, in the demonstration notebook."""
-
-ANYSAT_SIZES = (20, 30, 40, 60, 80, 120, 160)
-"""Patch sizes beside 10 m, metres; the scales of its pretraining and their like."""
-
-_ANYSAT_SOURCE = "github.com/gastruc/AnySat (Astruc et al., CVPR 2025)"
-_UTAE_SOURCE = "zenodo.org/records/5172293, github.com/VSainteuf/utae-paps (Garnot and Landrieu)"
-_SEPTEMBER: Literal["days-since-september"] = "days-since-september"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,186 +47,18 @@ class Parcel:
     weights: dict[str, Tensor]
 
 
-# --- AnySat
-
-
-def anysat_parcel(
-    tensors: Tensors,
-    origin: Origin,
-    *,
-    modalities: tuple[str, ...] = (),
-    patch_m: int = 10,
-    part: Part = "teacher",
-) -> Parcel:
-    """Make a pack of a published AnySat encoder; its head is untrained.
+def modality_card(name: str, bands: tuple[str, ...], norm: Norm, **rest: object) -> ModalityCard:
+    """Return the card of a modality.
 
     Args:
-        tensors: `AnySat.pth`, `AnySat_full.pth` or a checkpoint of its training.
-        origin: Where they come from.
-        modalities: Sensors to keep; all whose statistics are known where none is named.
-        patch_m: The pack's own patch size.
-        part: Which of two networks a full checkpoint gives.
+        name: Name in the table of sensors.
+        bands: Bands of the network's channels.
+        norm: Their statistics.
+        **rest: Other fields of the card.
 
     Raises:
-        CheckpointError: If they are no AnySat, or statistics are missing.
+        CheckpointError: If the statistics have another number of bands.
     """
-    encoder = anysat_encoder(tensors, part)
-    held = tuple(
-        name for name in SENSORS if f"projector_{name}.{_FIRST[SENSORS[name].kind]}" in encoder
-    )
-    norms = {**ANYSAT_NORMS, **origin.norms}
-    names = modalities or tuple(name for name in held if name in norms)
-    _check_names(names, held, norms)
-    config = AnySatSegmenterConfig(
-        anysat_config(encoder, tuple(SENSORS[name] for name in names)), classes=1, patch_m=patch_m
-    )
-    kept = {
-        key: value
-        for key, value in encoder.items()
-        if not key.startswith("projector_") or key.split(".")[0][len("projector_") :] in names
-    }
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        head = AnySatSegmenter(config).coarse.state_dict()
-    weights = {f"encoder.{key}": value for key, value in kept.items()}
-    weights |= {f"coarse.{key}": value for key, value in head.items()}
-    own = [name for name in names if name not in origin.norms]
-    card = _anysat_card(config, origin, {name: norms[name] for name in names}).model_copy(
-        update={
-            "licence": "MIT",
-            "source": f"{_ANYSAT_SOURCE}; {origin.file}",
-            "training": "published weights, see the source"
-            + (f"; statistics of {', '.join(own)} are those of TreeSatAI" if own else ""),
-        }
-    )
-    return Parcel(card, UNTRAINED, weights)
-
-
-_FIRST = {"image": "patch_embed.weight", "series": "patch_embed.inconv.0.weight"}
-_BLOCK = re.compile(r"blocks\.(\d+)\.norm1\.weight")
-_SPATIAL = re.compile(r"spatial_encoder\.predictor_blocks\.(\d+)\.norm1\.weight")
-
-
-def anysat_encoder(tensors: Tensors, part: Part) -> dict[str, Tensor]:
-    """Take the keys of one encoder out of a checkpoint, under their published names.
-
-    Raises:
-        CheckpointError: If there is none.
-    """
-    own = ("target_encoder.", "model.target_encoder.")
-    others = ("model.encoder.", "encoder.", "model.model.", "model.", "")
-    for prefix in (*own, *others) if part == "teacher" else (*others, *own):
-        found = {
-            key.removeprefix(prefix): value
-            for key, value in tensors.items()
-            if key.startswith(prefix)
-        }
-        if "spatial_encoder.cls_token" in found:
-            return {
-                key: value
-                for key, value in found.items()
-                if key.split(".")[0].startswith(
-                    ("projector_", "spatial_encoder", "blocks", "cls_token")
-                )
-            }
-    raise CheckpointError(
-        f"no AnySat encoder among {len(tensors)} tensors: none is called "
-        f"…spatial_encoder.cls_token; found {', '.join(list(tensors)[:4])} …"
-    )
-
-
-def anysat_config(encoder: Tensors, sensors: tuple[Sensor, ...]) -> AnySatConfig:
-    """Read the sizes of an encoder off its tensors.
-
-    Raises:
-        CheckpointError: If they make no AnySat.
-    """
-    width = encoder["cls_token"].shape[-1]
-    blocks = [int(found[1]) for key in encoder if (found := _BLOCK.fullmatch(key))]
-    spatial = [int(found[1]) for key in encoder if (found := _SPATIAL.fullmatch(key))]
-    table = next((v for k, v in encoder.items() if k.endswith("rpe_k.lookup_table_weight")), None)
-    if table is None or not blocks or not spatial:
-        raise CheckpointError("the tensors hold no blocks of an AnySat")
-    try:
-        return AnySatConfig(
-            width, max(blocks), width // table.shape[1], max(spatial) + 1, sensors=sensors
-        )
-    except ValueError as error:
-        raise CheckpointError(f"the tensors make no AnySat: {error}") from error
-
-
-def _check_names(names: tuple[str, ...], held: tuple[str, ...], norms: Mapping[str, Norm]) -> None:
-    absent = [name for name in names if name not in held]
-    if absent or not names:
-        raise CheckpointError(
-            f"the checkpoint has no projector of {', '.join(absent) or 'a sensor we have'}; it has "
-            f"{', '.join(held) or 'none'}"
-        )
-    silent = [name for name in names if name not in norms]
-    if silent:
-        raise CheckpointError(
-            f"no statistics of {', '.join(silent)} were published: give means and deviations of "
-            f"your imagery with --norm FILE.json, or leave them out with --modalities; published "
-            f"are {', '.join(ANYSAT_NORMS)}"
-        )
-
-
-def fresh_anysat(
-    config: AnySatConfig, origin: Origin, *, patch_m: int = 10, seed: int = 0
-) -> Parcel:
-    """Make a pack of an AnySat with random weights: to pretrain, or to try a machine with.
-
-    Raises:
-        CheckpointError: If statistics are missing.
-    """
-    norms = {**ANYSAT_NORMS, **origin.norms}
-    _check_names(config.names, config.names, norms)
-    whole = AnySatSegmenterConfig(config, classes=1, patch_m=patch_m)
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
-        weights = AnySatSegmenter(whole).state_dict()
-    card = _anysat_card(whole, origin, {name: norms[name] for name in config.names})
-    return Parcel(card, UNTRAINED, dict(weights))
-
-
-def _anysat_card(config: AnySatSegmenterConfig, origin: Origin, norms: Mapping[str, Norm]) -> Card:
-    names = config.encoder.names
-    wide = f"{config.encoder.width} wide, {config.encoder.depth} blocks"
-    return Card(
-        name=origin.name,
-        version="1",
-        summary=f"AnySat encoder, {wide}: {', '.join(names)}",
-        licence="not stated",
-        source=origin.file,
-        training="none: random weights",
-        limits="The head is untrained. Make embeddings with `omnisat embed`, or train on labels.",
-        network=NetworkCard(kind="anysat", config=config.to_dict()),
-        modalities=tuple(_anysat_modality(config.encoder.sensor(n), norms[n]) for n in names),
-        patch_m=config.patch_m,
-        patch_sizes=tuple(s for s in (10, *ANYSAT_SIZES) if s != config.patch_m),
-        coarse_m=config.patch_m,
-        fine_m=config.patch_m,
-        window=WindowCard(size=config.grid[0]),
-        legend=UNTRAINED.label,
-        pretrained_only=True,
-        weights_sha256=empty_digest(),
-    )
-
-
-def _anysat_modality(sensor: Sensor, norm: Norm) -> ModalityCard:
-    bands = ANYSAT_BANDS[sensor.name]
-    radar = {"VV", "HH"} & set(bands)
-    return _modality(
-        sensor.name,
-        bands,
-        norm,
-        gsd=sensor.gsd_m,
-        units="dn8" if sensor.kind == "image" else "linear" if radar else "reflectance_1e4",
-        dates=None if sensor.kind == "image" else "day-of-year",
-    )
-
-
-def _modality(name: str, bands: tuple[str, ...], norm: Norm, **rest: object) -> ModalityCard:
     if len(norm.mean) != len(bands):
         raise CheckpointError(
             f"{name} has the bands {', '.join(bands)}, its statistics {len(norm.mean)} means"
@@ -290,84 +66,3 @@ def _modality(name: str, bands: tuple[str, ...], norm: Norm, **rest: object) -> 
     return ModalityCard.model_validate(
         {"name": name, "bands": bands, "mean": norm.mean, "std": norm.std, **rest}
     )
-
-
-# --- U-TAE
-
-_UTAE_NAMES = {
-    "encoder_widths": "encoder_widths",
-    "decoder_widths": "decoder_widths",
-    "out_conv": "out_widths",
-    "n_head": "heads",
-    "d_model": "attention_width",
-    "d_k": "key_width",
-}
-"""Name of a size in the published configuration to that of ours."""
-
-UTAE_FOLDS = {1: (1, 2, 3), 2: (2, 3, 4), 3: (3, 4, 5), 4: (4, 5, 1), 5: (5, 1, 2)}
-"""Folds of PASTIS that each published checkpoint was trained on; the next two are val and test."""
-
-
-def utae_parcel(
-    tensors: Tensors, origin: Origin, sizes: Mapping[str, object], *, fold: int | None = None
-) -> Parcel:
-    """Make a pack of a published U-TAE.
-
-    Args:
-        tensors: The `state_dict` of model.pth.tar.
-        origin: Where they come from; its norms hold "s2".
-        sizes: Content of conf.json; empty for the published sizes.
-        fold: Which of the five networks it is, for the card.
-
-    Raises:
-        CheckpointError: If they are no U-TAE of PASTIS, or statistics are missing.
-    """
-    legend = shipped_legend("pastis-20")
-    if "s2" not in origin.norms:
-        raise CheckpointError(
-            "U-TAE needs the statistics of its Sentinel-2 bands: --norm NORM_S2_patch.json, which "
-            "PASTIS ships beside the images"
-        )
-    try:
-        known = {_UTAE_NAMES[k]: _sizes(v) for k, v in sizes.items() if k in _UTAE_NAMES}
-        config = UtaeConfig.from_dict(known)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the configuration makes no U-TAE: {error}") from error
-    if config.classes != len(legend.classes):
-        raise CheckpointError(
-            f"a U-TAE of {config.classes} classes is none of PASTIS, which has "
-            f"{len(legend.classes)}; convert it with --card and --legend"
-        )
-    which = "" if fold is None else f", fold {fold} (trained on folds {UTAE_FOLDS[fold]})"
-    card = Card(
-        name=origin.name,
-        version="1",
-        summary="20 crop classes from a year of Sentinel-2: U-TAE trained on PASTIS",
-        licence="MIT",
-        source=f"{_UTAE_SOURCE}; {origin.file}",
-        training=f"published weights{which}; statistics of the training folds",
-        limits="Metropolitan France, seasons like 2018-2019, dates from September to November of "
-        "the next year. Clouds were not masked in training. Class 19 means nothing on the ground.",
-        network=NetworkCard(kind="utae", config=config.to_dict()),
-        modalities=(
-            _modality(
-                "s2",
-                S2_BANDS,
-                origin.norms["s2"],
-                gsd=10.0,
-                units="reflectance_1e4",
-                dates=_SEPTEMBER,
-            ),
-        ),
-        window=WindowCard(size=128, overlap=32, cell=8),
-        legend=legend.label,
-        weights_sha256=empty_digest(),
-    )
-    return Parcel(card, legend, dict(tensors))
-
-
-def _sizes(value: object) -> object:
-    """Read "[64,64,64,128]", as the published configurations write lists."""
-    if not isinstance(value, str):
-        return value
-    return tuple(int(text) for text in re.findall(r"\d+", value))

@@ -1,0 +1,185 @@
+"""Adopt a published checkpoint as a pack: no card is needed, the network is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from omnisat_cli.errors import CheckpointError, JobError, OutputExistsError, SourceError
+from omnisat_cli.networks.anysat_config import SENSORS, hub_config
+from omnisat_cli.outputs.legend import load_legend
+from omnisat_cli.packs.convert import check_network, read_checkpoint, rename
+from omnisat_cli.packs.norms import read_norms
+from omnisat_cli.packs.published import Origin, Parcel
+from omnisat_cli.packs.published_anysat import Part, anysat_parcel, fresh_anysat
+from omnisat_cli.packs.published_omnisat import Dataset, omnisat_parcel
+from omnisat_cli.packs.published_utae import UTAE_FOLDS, utae_parcel
+from omnisat_cli.packs.registry import CARD, Pack
+from omnisat_cli.packs.writer import write_pack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from omnisat_cli.packs.published import Tensors
+
+Form = Literal["anysat", "utae", "omnisat-treesat", "omnisat-pastis", "omnisat-flair"]
+Size = Literal["tiny", "small", "base"]
+_SIZES_LIMIT = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What a checkpoint is, and what it does not say itself.
+
+    Attributes:
+        form: Which published network, one of `Form`.
+        norms: JSON with the statistics of bands.
+        modalities: Sensors to keep (AnySat); empty for all whose statistics are known.
+        patch_m: The pack's own patch size (AnySat).
+        part: Which network of a full checkpoint (AnySat), one of `Part`.
+        fold: Which of the five networks (U-TAE); its statistics are those of its training folds.
+        sizes: conf.json of the network (U-TAE); None for the published sizes.
+        legend: Labels of a trained head (OmniSat).
+        address: Where the file was fetched from, for the card; "" where it was not.
+    """
+
+    form: str
+    norms: Path | None = None
+    modalities: tuple[str, ...] = ()
+    patch_m: int = 10
+    part: str = "teacher"
+    fold: int | None = None
+    sizes: Path | None = None
+    legend: Path | None = None
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing."""
+        if self.form not in get_args(Form):
+            raise JobError(f"--as {self.form}: one of {', '.join(get_args(Form))}")
+        if self.part not in get_args(Part):
+            raise JobError(f"--part {self.part}: one of {', '.join(get_args(Part))}")
+        if self.fold is not None and self.fold not in UTAE_FOLDS:
+            raise JobError(f"--fold {self.fold}: from 1 to {len(UTAE_FOLDS)}")
+
+
+def adopt_checkpoint(
+    checkpoint: Path, adoption: Adoption, out: Path, *, trusted: bool = False
+) -> Pack:
+    """Read a published checkpoint, check it against the network it should be and write a pack.
+
+    Args:
+        checkpoint: Weights, as safetensors or as a pickle of tensors.
+        adoption: What it is.
+        out: Folder of the pack.
+        trusted: Whether the user vouches for a pickle.
+
+    Raises:
+        SecurityError: If a pickle is not vouched for, or holds anything but tensors.
+        CheckpointError: If it is something else, or statistics are missing.
+        OutputExistsError: If `out` holds a pack already.
+        SourceError: If a file cannot be read.
+    """
+    if (out / CARD).exists():
+        raise OutputExistsError(f"{out} holds a pack already; choose another folder")
+    tensors = read_checkpoint(checkpoint, trusted=trusted)
+    norms = {}
+    if adoption.norms is not None:
+        folds = UTAE_FOLDS[adoption.fold] if adoption.fold is not None else ()
+        norms = read_norms(adoption.norms, folds)
+    place = f"{adoption.address}, " if adoption.address else ""
+    file = f"{place}file {checkpoint.name}, sha256 {sha256_of(checkpoint)}"
+    parcel = _parcel(tensors, Origin(pack_name(out), file, norms), adoption)
+    weights = rename(parcel.weights, parcel.card)
+    check_network(parcel.card, parcel.legend, weights)
+    return write_pack(out, parcel.card, parcel.legend.to_json(), weights)
+
+
+def new_anysat(
+    out: Path,
+    modalities: tuple[str, ...],
+    size: str,
+    norms: Path | None,
+    *,
+    patch_m: int = 10,
+    seed: int = 0,
+) -> Pack:
+    """Write a pack of an AnySat with random weights.
+
+    Args:
+        out: Folder of the pack.
+        modalities: Its sensors.
+        size: "tiny", "small" or "base".
+        norms: JSON with statistics of bands that are not published.
+        patch_m: The pack's own patch size.
+        seed: Of the weights.
+
+    Raises:
+        JobError: If size, sensors or patch size are unknown or do not fit.
+        CheckpointError: If statistics are missing.
+        OutputExistsError: If `out` holds a pack already.
+    """
+    if (out / CARD).exists():
+        raise OutputExistsError(f"{out} holds a pack already; choose another folder")
+    if size not in get_args(Size):
+        raise JobError(f"--size {size}: one of {', '.join(get_args(Size))}")
+    strange = [name for name in modalities if name not in SENSORS]
+    if strange or not modalities:
+        raise JobError(f"AnySat has no sensor {', '.join(strange)}; it has {', '.join(SENSORS)}")
+    sensors = tuple(SENSORS[name] for name in modalities)
+    config = replace(hub_config(cast("Size", size)), sensors=sensors)
+    file = f"omnisat, random weights of seed {seed}"
+    origin = Origin(pack_name(out), file, {} if norms is None else read_norms(norms))
+    try:
+        parcel = fresh_anysat(config, origin, patch_m=patch_m, seed=seed)
+    except ValueError as error:
+        raise JobError(f"--patch-size {patch_m}: {error}") from error
+    return write_pack(out, parcel.card, parcel.legend.to_json(), parcel.weights)
+
+
+def _parcel(tensors: Tensors, origin: Origin, adoption: Adoption) -> Parcel:
+    if adoption.form == "anysat":
+        return anysat_parcel(
+            tensors,
+            origin,
+            modalities=adoption.modalities,
+            patch_m=adoption.patch_m,
+            part=cast("Part", adoption.part),
+        )
+    if adoption.form == "utae":
+        return utae_parcel(tensors, origin, _sizes(adoption.sizes), fold=adoption.fold)
+    legend = None if adoption.legend is None else load_legend(adoption.legend)
+    dataset = cast("Dataset", adoption.form.removeprefix("omnisat-"))
+    return omnisat_parcel(tensors, origin, dataset, legend)
+
+
+def _sizes(path: Path | None) -> dict[str, object]:
+    """Read the configuration of a published network."""
+    if path is None:
+        return {}
+    try:
+        if path.stat().st_size > _SIZES_LIMIT:
+            raise CheckpointError(f"{path} is larger than {_SIZES_LIMIT} bytes: no configuration")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SourceError(f"the configuration {path} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"the configuration {path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: a configuration is a JSON object")
+    return content
+
+
+def pack_name(folder: Path) -> str:
+    """Turn the name of a folder into the name of a pack."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._")[:64]
+    return name or "adopted"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,238 @@
+"""Published checkpoints become packs: AnySat, U-TAE, and what OmniSat's own code writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from anysat_packs import anysat_config, norms
+from cli_runs import omnisat
+from safetensors.torch import load_file, save_file
+
+from omnisat_cli.errors import Exit
+from omnisat_cli.networks.anysat import AnySat
+from omnisat_cli.networks.anysat_config import SENSORS, hub_config
+from omnisat_cli.networks.anysat_jepa import JepaPredictor
+from omnisat_cli.networks.configs import OfficialSize, flair_config, pastis_config, treesat_config
+from omnisat_cli.networks.omnisat import OmniSat
+from omnisat_cli.networks.utae import UTAE, UtaeConfig
+from omnisat_cli.packs.norms import read_norms
+from omnisat_cli.packs.published import UNTRAINED, Origin
+from omnisat_cli.packs.published_anysat import ANYSAT_NORMS, anysat_parcel
+from omnisat_cli.packs.registry import read_pack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+TRUST = "--i-trust-this-file"
+MICRO = OfficialSize(32, 2, 4, 4.0, (16, 32), (32, 32), 4, 4)
+
+
+@cache
+def anysat(seed: int = 0) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return AnySat(anysat_config(*SENSORS)).state_dict()
+
+
+def utae(**sizes: object) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return UTAE(UtaeConfig(**sizes)).state_dict()  # type: ignore[arg-type]
+
+
+def convert(checkpoint: Path, out: Path, *words: object) -> tuple[int, str]:
+    done = omnisat("model", "convert", checkpoint, "--out", out, *words)
+    return done.code, done.err or done.out
+
+
+def test_anysat_becomes_a_pack_with_the_statistics_that_were_published(tmp_path: Path) -> None:
+    path = tmp_path / "AnySat.safetensors"
+    save_file(anysat(), path)
+    code, said = convert(path, tmp_path / "pack", "--as", "anysat")
+    assert code == 0, said
+    assert "its head is untrained" in said
+    pack = read_pack(tmp_path / "pack")
+    card = pack.card
+    assert card.names == ("aerial", "s2", "s1")
+    assert card.pretrained_only
+    assert card.licence == "MIT"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in card.source
+    assert "TreeSatAI" in card.training
+    s1 = card.modalities[2]
+    assert (s1.units, s1.bands, s1.mean) == (
+        "linear",
+        ("VV", "VH", "ratio"),
+        ANYSAT_NORMS["s1"].mean,
+    )
+    assert omnisat("model", "verify", tmp_path / "pack").code == 0
+    weights = load_file(pack.weights)
+    assert torch.equal(
+        weights["encoder.blocks.0.attn.qkv.weight"], anysat()["blocks.0.attn.qkv.weight"]
+    )
+
+
+def test_a_full_checkpoint_gives_the_teacher_or_the_student(tmp_path: Path) -> None:
+    teacher, student = anysat(1), anysat(2)
+    predictor = JepaPredictor(anysat_config("s2")).state_dict()
+    full = {f"target_encoder.{k}": v for k, v in teacher.items()}
+    full |= {f"model.encoder.{k}": v for k, v in student.items()}
+    full |= {f"model.predictor.{k}": v for k, v in predictor.items()}
+    full["model.masked_token"] = torch.zeros(1, 1, 64)
+    save_file(full, tmp_path / "full.safetensors")
+    for part, expected in (("teacher", teacher), ("student", student)):
+        words = ("--as", "anysat", "--part", part, "--modalities", "s2")
+        assert convert(tmp_path / "full.safetensors", tmp_path / part, *words)[0] == 0
+        weights = load_file(tmp_path / part / "weights.safetensors")
+        key = "projector_s2.patch_embed.inconv.0.weight"
+        assert torch.equal(weights[f"encoder.{key}"], expected[key])
+        assert not any("projector_s1" in name for name in weights)
+    words = ("--as", "anysat", "--part", "both")
+    assert convert(tmp_path / "full.safetensors", tmp_path / "c", *words)[0] == Exit.USAGE
+
+
+def test_sensors_without_published_statistics_need_a_file(tmp_path: Path) -> None:
+    save_file(anysat(), tmp_path / "AnySat.safetensors")
+    words = ("--as", "anysat", "--modalities", "s2,l8")
+    code, said = convert(tmp_path / "AnySat.safetensors", tmp_path / "pack", *words)
+    assert code == Exit.REFUSED
+    assert "no statistics of l8 were published" in said
+    assert "--norm" in said
+    own = {name: {"mean": n.mean, "std": n.std} for name, n in norms("l8", "s2").items()}
+    (tmp_path / "norm.json").write_text(json.dumps(own))
+    words = (*words, "--norm", tmp_path / "norm.json", "--patch-size", 40)
+    assert convert(tmp_path / "AnySat.safetensors", tmp_path / "pack", *words)[0] == 0
+    card = read_pack(tmp_path / "pack").card
+    assert card.modalities[1].mean == (2000.0,) * 11
+    assert card.modalities[0].mean == (2000.0,) * 10
+    assert (card.patch_m, card.coarse_m) == (40, 40)
+    words = ("--as", "anysat", "--modalities", "radar")
+    assert convert(tmp_path / "AnySat.safetensors", tmp_path / "b", *words)[0] == Exit.REFUSED
+
+
+def test_the_published_table_of_anysat_is_what_a_conversion_reads(shared: Path) -> None:
+    rows = (shared / "design" / "state_dicts" / "anysat_tiny.tsv").read_text().splitlines()[1:]
+    shapes = {row.split("\t")[0]: json.loads(row.split("\t")[1]) for row in rows}
+    tensors = {key: torch.zeros(shape) for key, shape in shapes.items()}
+    parcel = anysat_parcel(tensors, Origin("tiny", "a table", norms(*SENSORS)))
+    encoder = parcel.card.network.config["encoder"]
+    assert encoder == {**hub_config("tiny").to_dict(), "spatial_depth": 2}
+    assert {k.removeprefix("encoder.") for k in parcel.weights if k.startswith("encoder.")} == set(
+        shapes
+    )
+
+
+FOLDS = {f"Fold_{k}": {"mean": [float(k)] * 10, "std": [10.0 * k] * 10} for k in range(1, 6)}
+
+
+def test_utae_becomes_a_pack_that_maps_twenty_crops(tmp_path: Path) -> None:
+    folder = tmp_path / "Fold_2"
+    folder.mkdir()
+    torch.save({"epoch": 80, "state_dict": utae(), "optimizer": {}}, folder / "model.pth.tar")
+    (tmp_path / "NORM_S2_patch.json").write_text(json.dumps(FOLDS))
+    conf = {"model": "utae", "encoder_widths": "[64,64,64,128]", "out_conv": "[32, 20]", "d_k": 4}
+    (tmp_path / "conf.json").write_text(json.dumps(conf))
+    words = ("--as", "utae", "--fold", 2, "--conf", tmp_path / "conf.json", TRUST)
+    assert convert(folder / "model.pth.tar", tmp_path / "pack", *words[:-1])[0] == Exit.SECURITY
+    words = (*words, "--norm", tmp_path / "NORM_S2_patch.json")
+    code, said = convert(folder / "model.pth.tar", tmp_path / "pack", *words)
+    assert code == 0, said
+    pack = read_pack(tmp_path / "pack")
+    (s2,) = pack.card.modalities
+    assert s2.mean == (3.0,) * 10  # folds 2, 3, 4
+    assert s2.std == (30.0,) * 10
+    assert s2.dates == "days-since-september"
+    assert pack.legend.id == "pastis-20"
+    assert not pack.card.pretrained_only
+    assert "fold 2" in pack.card.training
+    assert omnisat("model", "verify", tmp_path / "pack").code == 0
+    assert convert(folder / "model.pth.tar", tmp_path / "b", *words, "--fold", 6)[0] == Exit.USAGE
+
+
+def test_a_utae_of_other_classes_is_not_taken_for_the_published_one(tmp_path: Path) -> None:
+    save_file(utae(out_widths=(32, 5)), tmp_path / "u.safetensors")
+    (tmp_path / "conf.json").write_text(json.dumps({"out_conv": "[32, 5]"}))
+    (tmp_path / "norm.json").write_text(json.dumps({"mean": [1.0] * 10, "std": [1.0] * 10}))
+    words = ("--as", "utae", "--norm", tmp_path / "norm.json", "--conf", tmp_path / "conf.json")
+    code, said = convert(tmp_path / "u.safetensors", tmp_path / "pack", *words)
+    assert (code, "none of PASTIS" in said) == (Exit.REFUSED, True)
+    code, said = convert(tmp_path / "u.safetensors", tmp_path / "pack", *words[:4])
+    assert (code, "another shape" in said) == (Exit.REFUSED, True)
+    code, said = convert(tmp_path / "u.safetensors", tmp_path / "pack", *words[:2])
+    assert (code, "NORM_S2_patch.json" in said) == (Exit.REFUSED, True)
+
+
+@pytest.mark.parametrize(
+    ("form", "made", "names"),
+    [
+        ("treesat", treesat_config(size=MICRO), ("aerial", "s2", "s1-asc")),
+        ("pastis", pastis_config(side=4, size=MICRO), ("spot", "s2", "s1-asc")),
+        ("flair", flair_config(size=MICRO), ("aerial-flair", "s2")),
+    ],
+)
+def test_checkpoints_of_the_training_code_of_omnisat_are_a_start(
+    form: str, made: object, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    state = OmniSat(made).state_dict()  # type: ignore[arg-type]
+    tensors = {f"model.encoder.{k}": v for k, v in state.items()}
+    tensors["model.decoder.projector_s2.weight"] = torch.zeros(3)
+    tensors["model.masked_token"] = torch.zeros(1, 1, 32)
+    path = tmp_path / "last.safetensors"
+    save_file(tensors, path)
+    code, said = convert(path, tmp_path / "p", "--as", f"omnisat-{form}")
+    assert code == 0, said
+    card = read_pack(tmp_path / "p").card
+    assert card.names == names
+    assert card.pretrained_only
+    assert card.modalities[1].mean == (0.0,) * 10
+    assert card.network.config["encoder"]["position"] == "geographic"  # type: ignore[index]
+    assert omnisat("model", "verify", tmp_path / "p").code == 0
+
+
+def test_a_fine_tuned_omnisat_labels_places(tmp_path: Path) -> None:
+    state = OmniSat(treesat_config(("s2",), size=MICRO)).state_dict()
+    tensors = {f"model.model.{k}": v for k, v in state.items()}
+    tensors |= {"model.head.0.weight": torch.zeros(1, 32), "model.head.0.bias": torch.zeros(1)}
+    save_file(tensors, tmp_path / "tuned.safetensors")
+    (tmp_path / "legend.json").write_text(json.dumps(UNTRAINED.to_json()))
+    words = ("--as", "omnisat-treesat", "--legend", tmp_path / "legend.json")
+    code, said = convert(tmp_path / "tuned.safetensors", tmp_path / "pack", *words)
+    assert code == 0, said
+    card = read_pack(tmp_path / "pack").card
+    assert card.network.kind == "omnisat-tile"
+    done = omnisat("predict", "-m", tmp_path / "pack", "--s2", "x.nc", "-o", tmp_path / "m.tif")
+    assert (done.code, "draws no map" in done.err) == (Exit.USAGE, True)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    save_file({"layer.weight": torch.zeros(2)}, tmp_path / "x.safetensors")
+    for form in ("anysat", "omnisat-treesat"):
+        code, said = convert(tmp_path / "x.safetensors", tmp_path / "p", "--as", form)
+        assert (code, "layer.weight" in said) == (Exit.REFUSED, True)
+    assert convert(tmp_path / "x.safetensors", tmp_path / "p", "--as", "vit")[0] == Exit.USAGE
+    assert convert(tmp_path / "x.safetensors", tmp_path / "p")[0] == Exit.USAGE
+    (tmp_path / "norm.json").write_text("[]")
+    words = ("--as", "anysat", "--norm", tmp_path / "norm.json")
+    assert convert(tmp_path / "x.safetensors", tmp_path / "p", *words)[0] == Exit.REFUSED
+
+
+def test_an_encoder_alone_is_refused_by_predict_with_what_to_do(tmp_path: Path) -> None:
+    words = ("--modalities", "s2,s1", "--size", "tiny")
+    done = omnisat("model", "new", "--out", tmp_path / "pack", *words)
+    assert done.code == 0, done.err
+    assert omnisat("model", "new", "--out", tmp_path / "pack", *words).code == Exit.EXISTS
+    done = omnisat("predict", "-m", tmp_path / "pack", "--s2", "x.nc", "-o", tmp_path / "m.tif")
+    assert (done.code, "omnisat train" in done.err) == (Exit.USAGE, True)
+    for wrong in (("--size", "huge"), ("--modalities", "s2,radar"), ("--patch-size", 15)):
+        done = omnisat("model", "new", "--out", tmp_path / "b", *words, *wrong)
+        assert done.code == Exit.USAGE, done.err
+
+
+def test_statistics_of_folds_are_averaged(tmp_path: Path) -> None:
+    (tmp_path / "norm.json").write_text(json.dumps(FOLDS))
+    assert read_norms(tmp_path / "norm.json")["s2"].mean == (3.0,) * 10
+    assert read_norms(tmp_path / "norm.json", (1, 2))["s2"].std == (15.0,) * 10

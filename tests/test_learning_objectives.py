@@ -110,7 +110,7 @@ def test_a_batch_that_shows_a_network_nothing_costs_nothing() -> None:
 def test_unknown_borders_are_left_out_and_weights_count() -> None:
     network, batch = make("omnisat").eval(), draw()
     plain = Objective(network).losses(batch)
-    weighed = Objective(network, Weights(boundary=0.6, coarse=1.0)).losses(batch)
+    weighed = Objective(network, Weights(boundary=2.0, coarse=1.0)).losses(batch)
     assert float(weighed["boundary"]) == pytest.approx(2 * float(plain["boundary"]), rel=1e-5)
     assert float(weighed["coarse"]) == pytest.approx(2 * float(plain["coarse"]), rel=1e-5)
     classes = Objective(network, Weights(classes=(9.0, 1.0, 1.0))).losses(batch)

@@ -73,7 +73,7 @@ def train(
     ] = "inverse-sqrt",
     boundary_weight: Annotated[
         float, _flag("Weight of parcel boundaries in the loss.", metavar="WEIGHT")
-    ] = 0.3,
+    ] = 1.0,
     budget: Given,
     schedule: Annotated[
         Literal["cosine", "plateau"], _flag("How the learning rate falls.")

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from omnisat_cli.learning.batches import whole
 from omnisat_cli.learning.examples import UNLABELLED
-from omnisat_cli.networks.losses import boundary_loss, multilabel_loss, segmentation_loss
+from omnisat_cli.networks.losses import (
+    boundary_emphasis,
+    boundary_loss,
+    multilabel_loss,
+    segmentation_loss,
+)
 from omnisat_cli.networks.seam import Dense, PatchLocal, WindowBased
 from omnisat_cli.networks.tile import OmniSatTile
 
@@ -30,14 +35,17 @@ class Weights:
     Attributes:
         coarse: Coarse output of patch-local networks.
         boundary: Parcel boundaries, where borders are known.
-        boundary_pixels: A pixel on a boundary, against one that is not.
+        boundary_faint: A pixel on a boundary between neighbours of one class, against any other:
+            these are what parcels need and what classes do not show.
+        boundary_dice: Dice of boundaries, beside their cross-entropy.
         dice: Dice, beside the cross-entropy.
         classes: (K,) of each class in the cross-entropy, or None for equal ones.
     """
 
     coarse: float = 0.5
-    boundary: float = 0.3
-    boundary_pixels: float = 1.0
+    boundary: float = 1.0
+    boundary_faint: float = 5.0
+    boundary_dice: float = 0.5
     dice: float = 1.0
     classes: tuple[float, ...] | None = None
 
@@ -76,12 +84,20 @@ class Objective:
         if coarse.logits.shape != fine.logits.shape:
             losses["coarse"] = weights.coarse * self._classes(coarse.logits, truth)
         if fine.boundary is not None:
-            target = boundary_under(batch.boundary, fine.boundary.shape[-1])
-            target = torch.where(_spread(_some(batch), target, batch.side), target, UNLABELLED)
-            losses["boundary"] = weights.boundary * boundary_loss(
-                fine.boundary.float(), target, positive_weight=weights.boundary_pixels
-            )
+            losses["boundary"] = weights.boundary * self._borders(fine, batch)
         return losses
+
+    def _borders(self, fine: Dense, batch: Batch) -> Tensor:
+        assert fine.boundary is not None
+        target = boundary_under(batch.boundary, fine.boundary.shape[-1])
+        target = torch.where(_spread(_some(batch), target, batch.side), target, UNLABELLED)
+        classes = truth_under(batch.truth, fine.logits.shape)
+        return boundary_loss(
+            fine.boundary.float(),
+            target,
+            emphasis=boundary_emphasis(target, classes, self.weights.boundary_faint),
+            dice_weight=self.weights.boundary_dice,
+        )
 
     def _window(self, network: WindowBased, batch: Batch) -> dict[str, Tensor]:
         dense = predict_windows(network, batch)

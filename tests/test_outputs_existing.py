@@ -250,6 +250,10 @@ def test_what_cannot_be_judged_is_refused_with_a_reason(area: Path, tmp_path: Pa
     refused(SourceError, "no such file", tmp_path / "nothing.gpkg")
     refused(JobError, "did you mean crop", good, declared="Crop_")
     refused(JobError, "--crosswalk FILE", good, declared="crop")
+    gpd.GeoDataFrame({"l": [["a"]]}, geometry=[at(0, 0, 2, 2)], crs="EPSG:2154").to_parquet(
+        tmp_path / "lists.parquet"
+    )
+    refused(JobError, "holds lists", tmp_path / "lists.parquet", declared="l")
     refused(JobError, "needs --declared", good, suspects=tmp_path / "s.csv")
     odd = write_map(tmp_path / "odd.tif", np.full((20, 20), 40, np.uint8))
     with pytest.raises(SourceError, match=r"does not name: 40 \(400 px\)"):

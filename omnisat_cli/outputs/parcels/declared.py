@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from omnisat_cli.errors import JobError, SourceError
 
 if TYPE_CHECKING:
@@ -78,7 +80,10 @@ def read_declared(
     counts: Counter[str] = Counter()
     shown: dict[str, str] = {}
     for batch in source.batches([column], geometry=False):
-        for entry in batch.column(column).value_counts().to_pylist():
+        values = batch.column(column)
+        if pa.types.is_nested(values.type):
+            raise JobError(f"--declared {column}: holds lists or objects, not one crop a parcel")
+        for entry in values.value_counts().to_pylist():
             key = key_of(entry["values"])
             if key is not None:
                 counts[key] += entry["counts"]

@@ -178,6 +178,7 @@ def test_damaged_files_are_typed_errors(root: Path, file: str, spoil, said: str)
         ("projection,col\n1,2\n", "no table of projection"),
         (f"{HEADER}\n32612,960,-6049,zero,S2A_MSIL1C_20200605T18\n", "no table of projection"),
         (f"{HEADER}\n32612,960,-6049,0,S2A_MSIL1C\n", "no date"),
+        (f"{HEADER}\n32612,,-6049,0,S2A_MSIL1C_20200605T18\n", "line without projection"),
         (f"{HEADER}\n32612,960,-6049,1,S2A_MSIL1C_20200605T18\n", "does not number the images"),
     ],
 )

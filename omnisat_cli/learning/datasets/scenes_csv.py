@@ -82,12 +82,15 @@ def _select(
     batch: RecordBatch, keys: NDArray[np.int64], path: Path, dated_part: int
 ) -> NDArray[np.int64]:
     """Return (K, 3) number of the tile, number of the image and day of the wanted lines."""
-    columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in _COLUMNS[:4]]
+    if any(batch.column(name).null_count for name in _COLUMNS[:4]):
+        raise SourceError(f"{path} has a line without {', '.join(_COLUMNS[:4])}")
+    columns = [np.from_dlpack(batch.column(name)) for name in _COLUMNS[:4]]
     wanted = _key(*columns[:3])
     places = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
     lines = np.flatnonzero(keys[places] == wanted)
-    scenes = batch.column("scene").take(lines).to_pylist()
-    parts = [(scene or "").split("_")[dated_part : dated_part + 1] for scene in scenes]
+    scenes = batch.column("scene")
+    names = [scenes[line].as_py() or "" for line in lines.tolist()]
+    parts = [name.split("_")[dated_part : dated_part + 1] for name in names]
     days = parse_days(("".join(part)[:8] for part in parts), path)
     return np.column_stack([places[lines], columns[3][lines], days.astype(np.int64)])
 

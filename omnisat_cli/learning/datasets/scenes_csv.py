@@ -84,7 +84,7 @@ def _select(
     """Return (K, 3) number of the tile, number of the image and day of the wanted lines."""
     if any(batch.column(name).null_count for name in _COLUMNS[:4]):
         raise SourceError(f"{path} has a line without {', '.join(_COLUMNS[:4])}")
-    columns = [np.from_dlpack(batch.column(name)) for name in _COLUMNS[:4]]
+    columns = [np.from_dlpack(batch.column(name)).astype(np.int64) for name in _COLUMNS[:4]]
     wanted = _key(*columns[:3])
     places = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
     lines = np.flatnonzero(keys[places] == wanted)

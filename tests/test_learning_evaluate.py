@@ -16,6 +16,7 @@ from shapely import Point, box
 
 from omnisat_cli.errors import AlignmentError, JobError, OutputExistsError, SourceError
 from omnisat_cli.learning import evaluate as module
+from omnisat_cli.learning import reference
 from omnisat_cli.learning.evaluate import TruthRequest, evaluate_map
 from omnisat_cli.learning.metrics import Scores, adjusted
 from omnisat_cli.learning.report import Report, Result, card_figures, check_outputs, write_report
@@ -89,6 +90,7 @@ def test_every_pixel_counts_once_however_the_map_is_cut(
     assert whole.names == NAMES
     assert whole.notes == ()
     monkeypatch.setattr(module, "_SIDE", 7)
+    monkeypatch.setattr(reference, "_MOST_LABELS", 5)
     np.testing.assert_array_equal(matrix(evaluate_map(path, request)), matrix(whole))
 
 

@@ -227,10 +227,10 @@ def _map_and_count(
     mapper = load_mapper(setup, execution)
     plan, refine = setup.plan, setup.recipe.refine
     grid = grid_of_frame(plan.lattice, plan.area, refine)
-    with open_reference(labels, grid, scheme) as reference:
-        blocks = mapped_blocks(setup, mapper, threading.Event())
-        tally = count(blocks, reference, scheme, job.model)
-        decisions = [f"{d.topic}: {d.value} ({d.because})" for d in reference.decisions]
+    reference = open_reference(labels, grid, scheme)
+    blocks = mapped_blocks(setup, mapper, threading.Event())
+    tally = count(blocks, reference, scheme, job.model)
+    decisions = [f"{d.topic}: {d.value} ({d.because})" for d in reference.decisions]
     return tally, (plan.lattice.gsd / refine) ** 2 / 10_000, decisions
 
 

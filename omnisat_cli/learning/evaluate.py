@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.reference import Reference
 
 _RASTERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_SIDE = 2048
+_SIDE = 1024
 """Pixels along a part of the map that is compared at a time."""
 
 
@@ -103,14 +102,13 @@ def evaluate_map(path: Path, request: TruthRequest, legend: str | None = None) -
         check_codes(dataset, path)
         grid = grid_of(dataset, path)
         scheme = _scheme(dataset, path, request, legend)
-        with open_reference(request, grid, scheme) as reference:
-            parts = ((w, _map_codes(dataset, w)) for w in _parts(grid.height, grid.width))
-            tally = count(parts, reference, scheme, str(path))
-            decisions = reference.decisions
+        reference = open_reference(request, grid, scheme)
+        parts = ((w, _map_codes(dataset, w)) for w in _parts(grid.height, grid.width))
+        tally = count(parts, reference, scheme, str(path))
         pixel = _pixel_hectares(dataset)
     tally.refuse_unknown(scheme, str(request.path))
     tally.refuse_empty(str(request.path), str(path))
-    notes = [f"{d.topic}: {d.value} ({d.because})" for d in decisions]
+    notes = [f"{d.topic}: {d.value} ({d.because})" for d in reference.decisions]
     return Report(
         subject=str(path),
         reference=str(request.path),
@@ -121,8 +119,7 @@ def evaluate_map(path: Path, request: TruthRequest, legend: str | None = None) -
     )
 
 
-@contextmanager
-def open_reference(request: TruthRequest, grid: MapGrid, scheme: Scheme) -> Iterator[Reference]:
+def open_reference(request: TruthRequest, grid: MapGrid, scheme: Scheme) -> Reference:
     """Open labels on the grid of a map.
 
     Raises:
@@ -132,12 +129,10 @@ def open_reference(request: TruthRequest, grid: MapGrid, scheme: Scheme) -> Iter
     """
     place = local_path(request.path)
     if place.is_dir() or read_head(place, 4) not in _RASTERS:
-        yield open_label_vectors(place, request.field, grid, scheme, request.ignore)
-        return
+        return open_label_vectors(place, request.field, grid, scheme, request.ignore)
     if request.field is not None:
         raise JobError(f"--field {request.field}: {request.path} is a raster, it has no columns")
-    with open_label_raster(request.path, grid, _ignored(request)) as reference:
-        yield reference
+    return open_label_raster(request.path, grid, _ignored(request))
 
 
 def count(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from affine import Affine
 
 from omnisat_cli.errors import AlignmentError, SourceError
-from omnisat_cli.geo.crs import metres, moved_bounds, name_crs, same_crs, short_crs
+from omnisat_cli.geo.crs import metres, moved_bounds, mover, name_crs, same_crs, short_crs
+from omnisat_cli.learning.label_rasters import CodeRaster
 from omnisat_cli.outputs.legend import NODATA
 from omnisat_cli.sources.safe import open_raster
 from omnisat_cli.sources.values import Decision
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
-    from rasterio.vrt import WarpedVRT
 
     from omnisat_cli.geo.lattice import Bounds, Lattice, Window
+
+_MOST_LABELS = 2**24
+"""Pixels of labels read at a time."""
 
 _SNAP = 1e-3
 """Part of a pixel by which two grids may differ and still be one."""
@@ -135,56 +137,77 @@ def check_overlap(labels: Bounds, grid: MapGrid, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RasterReference:
-    """A label raster, read pixel for pixel or through the nearest neighbour.
+    """A label raster; each pixel of the map takes the label under its centre.
 
     Attributes:
-        path: Its path.
-        view: The raster on the grid of the map.
-        aligned: Whether its own pixels are those of the map; then `view` is the raster itself.
-        offset: Row and column of the corner of the map in the raster, if aligned.
-        bounds: Ground it covers, in the CRS of the map.
+        raster: The file.
+        grid: Grid of the map.
         decisions: What was done to bring it there.
         ignored: Codes that are no labels.
     """
 
-    path: Path
-    view: DatasetReader | WarpedVRT
-    aligned: bool
-    offset: tuple[int, int]
-    bounds: Bounds
+    raster: CodeRaster
+    grid: MapGrid
     decisions: tuple[Decision, ...]
     ignored: tuple[int, ...] = ()
 
+    @property
+    def bounds(self) -> Bounds:
+        """Ground it covers, in the CRS of the map."""
+        return moved_bounds(self.raster.bounds, self.raster.crs, self.grid.crs)
+
     def read(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return codes and labelled pixels; see `Reference.read`."""
-        from rasterio.errors import RasterioError
+        codes = np.full(window.shape, -1, np.int64)
+        for part in self._parts(window):
+            self._fill(part, codes[part.slices_in(window)])
+        return codes, ~np.isin(codes, (-1, NODATA, *self.ignored))
 
-        codes = np.zeros(window.shape, np.int64)
-        labelled = np.zeros(window.shape, bool)
-        row, col = window.row + self.offset[0], window.col + self.offset[1]
-        rows = slice(max(row, 0), min(row + window.height, self.view.height))
-        cols = slice(max(col, 0), min(col + window.width, self.view.width))
-        if rows.start >= rows.stop or cols.start >= cols.stop:
-            return codes, labelled
-        place = ((rows.start, rows.stop), (cols.start, cols.stop))
-        try:
-            found = self.view.read(1, window=place)
-            mask = self.view.read_masks(1, window=place)
-        except RasterioError as error:
-            raise SourceError(f"{self.path} cannot be read, it is damaged: {error}") from error
-        target = (
-            slice(rows.start - row, rows.stop - row),
-            slice(cols.start - col, cols.stop - col),
+    def _parts(self, window: Window) -> Iterator[Window]:
+        """Cut a window until the labels under each part are few enough to be read at once."""
+        rows, cols = self._under(window)
+        height, width = self.raster.shape
+        inside = (
+            max(0, min(int(rows.max()) + 1, height) - max(int(rows.min()), 0)),
+            max(0, min(int(cols.max()) + 1, width) - max(int(cols.min()), 0)),
         )
-        codes[target] = found
-        labelled[target] = (mask > 0) & ~np.isin(found, (NODATA, *self.ignored))
-        return codes, labelled
+        if inside[0] * inside[1] <= _MOST_LABELS or window.height * window.width == 1:
+            yield window
+            return
+        tall = window.height >= window.width
+        half = max(window.height, window.width) // 2
+        if tall:
+            yield from self._parts(replace(window, height=half))
+            rest = replace(window, row=window.row + half, height=window.height - half)
+        else:
+            yield from self._parts(replace(window, width=half))
+            rest = replace(window, col=window.col + half, width=window.width - half)
+        yield from self._parts(rest)
+
+    def _fill(self, window: Window, codes: NDArray[np.int64]) -> None:
+        """Write the labels of a window into the part of an array that is its own."""
+        rows, cols = np.broadcast_arrays(*self._under(window))
+        height, width = self.raster.shape
+        there = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+        if not there.any():
+            return
+        row, col = rows[there], cols[there]
+        first, start = int(row.min()), int(col.min())
+        found = self.raster.read((first, int(row.max()) + 1), (start, int(col.max()) + 1))
+        codes[there] = found[row - first, col - start]
+
+    def _under(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return rows and columns of the labels under a window, to be broadcast."""
+        grid = self.grid.window_transform(window)
+        x = np.asarray(grid.c + grid.a * (np.arange(window.width)[None] + 0.5), np.float64)
+        y = np.asarray(grid.f + grid.e * (np.arange(window.height)[:, None] + 0.5), np.float64)
+        if not same_crs(self.grid.crs, self.raster.crs):
+            xs, ys = np.broadcast_arrays(x, y)
+            x, y, *_ = mover(self.grid.crs, self.raster.crs).transform(xs, ys)
+        return self.raster.pixels(x, y)
 
 
-@contextmanager
-def open_label_raster(
-    path: Path, grid: MapGrid, ignored: tuple[int, ...] = ()
-) -> Iterator[RasterReference]:
+def open_label_raster(path: Path, grid: MapGrid, ignored: tuple[int, ...] = ()) -> RasterReference:
     """Open a label raster on the grid of a map.
 
     Args:
@@ -198,42 +221,21 @@ def open_label_raster(
     """
     with open_raster(path) as dataset:
         check_codes(dataset, path)
-        own = grid_of(dataset, path)
-        bounds = moved_bounds(own.bounds, own.crs, grid.crs)
-        check_overlap(bounds, grid, str(path))
-        offset = _offset(own, grid)
-        if offset is not None:
-            yield RasterReference(path, dataset, True, offset, bounds, (), ignored)
-            return
-        with _warped(dataset, grid) as view:
-            made = (_warped_decision(own, grid),)
-            yield RasterReference(path, view, False, (0, 0), bounds, made, ignored)
+        own, nodata = grid_of(dataset, path), dataset.nodata
+    check_overlap(moved_bounds(own.bounds, own.crs, grid.crs), grid, str(path))
+    raster = CodeRaster(str(path), own.crs, own.transform, (own.height, own.width), nodata)
+    made = () if _aligned(own, grid) else (_moved(own, grid),)
+    return RasterReference(raster, grid, made, ignored)
 
 
-def _warped(dataset: DatasetReader, grid: MapGrid) -> WarpedVRT:
-    import rasterio
-    from rasterio.enums import Resampling
-    from rasterio.vrt import WarpedVRT
-
-    return WarpedVRT(
-        dataset,
-        crs=rasterio.crs.CRS.from_user_input(grid.crs),
-        transform=Affine(*grid.transform),
-        height=grid.height,
-        width=grid.width,
-        resampling=Resampling.nearest,
-        # Ground beyond the raster must not become code 0.
-        add_alpha=dataset.nodata is None,
-    )
-
-
-def _warped_decision(own: MapGrid, grid: MapGrid) -> Decision:
+def _moved(own: MapGrid, grid: MapGrid) -> Decision:
     pixel = f"{own.transform[0]:g} → {grid.transform[0]:g}"
     if same_crs(own.crs, grid.crs):
         return Decision(
-            "labels grid", f"nearest label at the centre of each pixel of the map ({pixel})",
+            "labels grid",
+            f"nearest label at the centre of each pixel of the map ({pixel})",
             "their pixels are not those of the map",
-        )  # fmt: skip
+        )
     return Decision(
         "labels crs",
         f"moved from {short_crs(own.crs)} to {short_crs(grid.crs)} by nearest neighbour ({pixel})",
@@ -241,17 +243,15 @@ def _warped_decision(own: MapGrid, grid: MapGrid) -> Decision:
     )
 
 
-def _offset(own: MapGrid, grid: MapGrid) -> tuple[int, int] | None:
-    """Return row and column of the map's corner in a raster of the same pixels, or None."""
+def _aligned(own: MapGrid, grid: MapGrid) -> bool:
+    """Whether two rasters have the same pixels where both lie."""
     if not same_crs(own.crs, grid.crs):
-        return None
+        return False
     a, _, left, _, e, top = own.transform
     sides = abs(a / grid.transform[0] - 1) + abs(e / grid.transform[4] - 1)
     col, row = (grid.transform[2] - left) / a, (grid.transform[5] - top) / e
     drift = sides * max(grid.height, grid.width)
-    if drift + abs(row - round(row)) + abs(col - round(col)) > _SNAP:
-        return None
-    return round(row), round(col)
+    return drift + abs(row - round(row)) + abs(col - round(col)) <= _SNAP
 
 
 def _corners(bounds: Bounds) -> str:

@@ -7,6 +7,7 @@ import typer
 from omnisat_cli.cli.console import say
 from omnisat_cli.cli.demo import demo
 from omnisat_cli.cli.doctor import doctor
+from omnisat_cli.cli.embed import embed
 from omnisat_cli.cli.evaluate import evaluate
 from omnisat_cli.cli.guard import guarded
 from omnisat_cli.cli.inspect import inspect
@@ -62,5 +63,6 @@ app.command()(guarded(demo))
 app.command()(guarded(simulate))
 app.command()(guarded(train))
 app.command()(guarded(pretrain))
+app.command()(guarded(embed))
 app.command()(guarded(evaluate))
 app.command()(guarded(doctor))

@@ -69,7 +69,7 @@ class BlockMapper:
         """
         if lost is None:
             lost = np.zeros(block.core.shape, bool)
-        present = self._present(sample)
+        present = self.present(sample)
         seen = account(self.recipe, block, sample, present)
         somewhere = np.zeros(block.reach.shape, bool)
         for mask in present.values():
@@ -85,7 +85,7 @@ class BlockMapper:
             lambda bands: finish_block(self.recipe, bands, seen, inside, lost),
         )
 
-    def _present(self, sample: Sample) -> dict[str, NDArray[np.bool_]]:
+    def present(self, sample: Sample) -> dict[str, NDArray[np.bool_]]:
         """Return, for each modality that was read, the patches (h, w) at which it can be used."""
         any_pixel = not isinstance(self.network, PatchLocal)
         least = self.recipe.card.min_dates

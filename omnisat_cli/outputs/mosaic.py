@@ -74,7 +74,7 @@ def export_raster(
         OmnisatError: If the file that was written does not hold the pixels of the blocks.
     """
     scratch = target.with_name(f"{target.name}.scratch.tif")
-    with _gdal(target, f"writing {target.name}"):
+    with gdal_errors(target, f"writing {target.name}"):
         _stream(store, product, dressing, scratch)
         _copy_to_cog(scratch, target, product, threads)
         strike_torn("mid-cog", target)
@@ -187,7 +187,7 @@ def _window(store: BlockStore, record: BlockRecord) -> tuple[tuple[int, int], tu
 
 
 @contextmanager
-def _gdal(path: Path, doing: str) -> Iterator[None]:
+def gdal_errors(path: Path, doing: str) -> Iterator[None]:
     """Bound the cache of GDAL and turn its errors into typed ones."""
     import rasterio
     from rasterio._err import CPLE_BaseError  # what close() and copy() let through

@@ -76,14 +76,20 @@ class Setup:
         return pixels * self.plan.lattice.gsd**2 / 1e6
 
 
-def prepare(job: Job, execution: Execution) -> Setup:
+def prepare(job: Job, execution: Execution, *, for_map: bool = True) -> Setup:
     """Open everything a job names and plan it.
+
+    Args:
+        job: What is wanted.
+        execution: How.
+        for_map: Whether the model must know classes; embeddings need none.
 
     Raises:
         OmnisatError: If anything about the job, its files or its model does not fit.
     """
     pack = at_patch_size(find_pack(job.model), job.patch_m)
-    _check_maps(pack)
+    if for_map:
+        _check_maps(pack)
     digest = verify_weights(pack)
     traits = _traits(pack)
     inputs = _matched(job, pack)

@@ -1,0 +1,89 @@
+"""`omnisat embed`: one area, its imagery, the embedding of each patch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omnisat_cli.cli import options as opt
+from omnisat_cli.cli.console import set_up_logging
+from omnisat_cli.cli.imagery import Imagery, with_imagery
+from omnisat_cli.cli.request import inputs_from
+from omnisat_cli.job import AreaRequest, Execution, Job
+
+
+def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
+    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
+    return info
+
+
+@with_imagery
+def embed(
+    *,
+    out: Annotated[
+        Path, _flag("Embeddings: .tif or .zarr.", "-o", "--out", "--output", metavar="FILE")
+    ],
+    imagery: Imagery,
+    dates: Annotated[
+        str | None, _flag("First and last day, or a file with one date a line.", metavar="A/B|FILE")
+    ] = None,
+    model: Annotated[
+        str, _flag("Bundled model or folder of a pack.", "-m", "--model", metavar="MODEL")
+    ] = "omnisat-demo",
+    patch_size: Annotated[
+        float | None, _flag("Side of a patch, where the model has several.", metavar="METRES")
+    ] = None,
+    aoi: Annotated[
+        str | None, _flag("Area: GeoJSON, GeoPackage, Shapefile.", metavar="PATH")
+    ] = None,
+    aoi_crs: Annotated[str | None, _flag("CRS of --aoi.", metavar="EPSG:N")] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        _flag("Area as a box.", metavar="LEFT BOTTOM RIGHT TOP"),
+    ] = None,
+    bbox_crs: Annotated[
+        str | None, _flag("CRS of --bbox, if not that of the file.", metavar="EPSG:N")
+    ] = None,
+    crs: Annotated[
+        str | None, _flag("CRS of the file; default: that of the finest input.", metavar="EPSG:N")
+    ] = None,
+    quantise: Annotated[
+        bool, _flag("Store 8-bit integers: a quarter of the space.", "--quantise")
+    ] = False,
+    overwrite: Annotated[bool, _flag("Replace an existing file.", "--overwrite")] = False,
+    device: Annotated[str, _flag("auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
+    batch_size: Annotated[
+        int | None, _flag("Windows a batch; default: chosen.", metavar="N")
+    ] = None,
+    memory: Annotated[str, _flag("Bound on memory: MiB, or 2GB.", metavar="SIZE")] = "2048",
+    threads: Annotated[int | None, _flag("CPU threads; default: all cores.", metavar="N")] = None,
+    block: Annotated[float | None, _flag("Side of a block in metres.", metavar="METRES")] = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Write the embedding of each patch of an area: what `train --probe` learns from.
+
+    Ends with 0 when every patch of the area has one, 4 when some saw no imagery. A run that is
+    stopped leaves nothing.
+    """
+    set_up_logging(verbose, quiet)
+    from omnisat_cli.cli.embedding import Wish, run, show
+
+    job = Job(
+        inputs=inputs_from(imagery, dates),
+        model=model,
+        out=out,
+        area=AreaRequest(aoi, aoi_crs, bbox, bbox_crs),
+        crs=crs,
+        dates=opt.date_range(dates),
+        patch_m=patch_size,
+    )
+    execution = Execution(
+        device=device,
+        batch=batch_size,
+        block_m=block,
+        memory_mb=opt.mebibytes(memory),
+        threads=threads,
+    )
+    raise typer.Exit(show(run(job, execution, Wish(quantise, overwrite, quiet)), as_json=as_json))

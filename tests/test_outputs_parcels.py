@@ -30,7 +30,6 @@ from omnisat_cli.errors import (
 from omnisat_cli.outputs.faults import KILLED, VARIABLE
 from omnisat_cli.outputs.parcels import writer as writer_module
 from omnisat_cli.outputs.parcels.faces import PolygonBuilder
-from omnisat_cli.outputs.parcels.fields import REACH, field_links
 from omnisat_cli.outputs.parcels.regions import Census, Regions, Strip, class_links
 from omnisat_cli.outputs.parcels.simplify import Pixel
 from omnisat_cli.outputs.parcels.source import Boundaries
@@ -220,29 +219,6 @@ def test_a_boundary_with_a_gap_still_parts_two_fields_of_one_class(tmp_path: Pat
     off = ParcelOptions(**plain, boundaries=Boundaries(use=False))
     columns, _ = read(vectorize(path, tmp_path / "b.gpkg", off).out)
     assert columns["n_px"].tolist() == [1591]
-
-
-def test_a_class_that_is_all_boundary_stays_one_parcel() -> None:
-    codes = np.array([[1, 1, 1], [2, 2, 2], [1, 1, 1]], np.uint8)
-    right, down = field_links(codes, np.full((3, 3), 250, np.uint8))
-    assert right.all()
-    assert not down.any()
-
-
-@given(seed=st.integers(0, 1000), rows=st.integers(1, 12))
-@settings(max_examples=20)
-def test_fields_do_not_depend_on_the_strips(seed: int, rows: int) -> None:
-    rng = np.random.default_rng(seed)
-    codes = fields(48, seed)
-    boundary = (rng.random((48, 48)) ** 2 * 250).astype(np.uint8)
-    boundary[rng.random((48, 48)) < 0.05] = 255
-    right, down = field_links(codes, boundary)
-    for top in range(0, 48, rows):
-        first, end = max(0, top - REACH), min(48, top + rows + REACH)
-        part = field_links(codes[first:end], boundary[first:end])
-        inner = slice(top - first, min(48, top + rows) - first)
-        assert (part[0][inner] == right[top : top + rows]).all()
-        assert (part[1][inner] == down[top : top + rows]).all()
 
 
 def test_the_parcels_of_fields_do_not_depend_on_the_strips(tmp_path: Path) -> None:

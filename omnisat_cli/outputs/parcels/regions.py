@@ -7,13 +7,12 @@ are absorbed once all are known, from integers alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from omnisat_cli.outputs.legend import NODATA
+from omnisat_cli.outputs.parcels.merging import Borders, absorb, components, merge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,8 +21,23 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
     Mask = NDArray[np.bool_]
 
+Value = TypeVar("Value", bound=np.generic)
+
 PERCENT_LIMIT: Final = 254
 """Largest value of confidence and validity rasters; 255 = none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What the boundary map says of the pixels of a strip.
+
+    Attributes:
+        strength: (H, W) uint8, how clearly a pixel lies on a line.
+        deep: (H, W), whether it lies deep inside a basin.
+    """
+
+    strength: NDArray[np.uint8]
+    deep: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,8 @@ class Strip:
         down: (H, W), whether a pixel and the one above it belong together; row 0 speaks of the
             last row of the strip before.
         measures: (H, W) uint8 by name ("confidence", "validity"), 255 = none.
+        lines: Where pixels that belong together make up basins, which are put together when all
+            of them are known; None where they make up regions.
     """
 
     top: int
@@ -44,6 +60,7 @@ class Strip:
     right: Mask
     down: Mask
     measures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    lines: Lines | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +114,31 @@ class Regions:
         """Number of regions."""
         return len(self.code) - 1
 
+    def grouped(self, leader: Integers) -> tuple[Regions, Labels]:
+        """Put regions together.
+
+        Args:
+            leader: (N,) the region each one has become a part of; its class becomes theirs.
+
+        Returns:
+            The groups, numbered by the first pixel of their leaders, and (N,) the group of each.
+        """
+        kept = np.unique(leader)  # ascending by first pixel, 0 first
+        number = np.searchsorted(kept, leader).astype(np.int32)
+        table = _Table(number, len(kept))
+        groups = Regions(
+            of_label=number[self.of_label],
+            code=self.code[kept],
+            pixels=table.add(self.pixels),
+            first=self.first[kept],
+            last_row=table.largest(self.last_row),
+            measures={
+                name: Sums(table.add(s.count), table.add(s.total), table.add(s.squares))
+                for name, s in self.measures.items()
+            },
+        )
+        return groups, number
+
 
 def class_links(codes: NDArray[np.uint8]) -> tuple[Mask, Mask]:
     """Return `Strip.right` and `Strip.down` of regions that are told apart by class alone."""
@@ -121,7 +163,7 @@ def label_strip(strip: Strip) -> Labels:
     upper, lower = run[:-1][joined], run[1:][joined]
     new = np.ones(len(upper), bool)
     new[1:] = (upper[1:] != upper[:-1]) | (lower[1:] != lower[:-1])
-    component = _components(upper[new], lower[new], int(run[-1, -1]) + 1)
+    component = components(upper[new], lower[new], int(run[-1, -1]) + 1)
     empty = codes[begins] == NODATA
     number = np.zeros(int(component.max()) + 1, np.int32)
     filled = np.unique(component[~empty])
@@ -143,10 +185,13 @@ class Census:
         self._minimum = minimum
         self._labels = 1
         self._last: Labels | None = None
+        self._last_codes = np.zeros(0, np.uint8)
+        self._last_strength = np.zeros(0, np.uint8)
         self._facts: list[tuple[NDArray[np.uint8], Integers, Integers, Integers]] = []
         self._sums: dict[str, list[Integers]] = {}
         self._joins: list[Integers] = []
         self._borders: list[Integers] = []
+        self._deep: list[Integers] = []
 
     def number(self, strip: Strip) -> Labels:
         """Return the (H, W) provisional labels of a strip, as `add` does, and count nothing."""
@@ -167,10 +212,16 @@ class Census:
         if self._last is not None:
             joined = strip.down[0]
             self._joins.append(_pairs(self._last[joined], labels[0][joined])[0])
-        if self._minimum > 1:
-            self._measure_borders(labels, local, count)
+        if strip.lines is not None:
+            deep = np.bincount(local[strip.lines.deep], minlength=count + 1)
+            self._deep.append(deep[1:].astype(np.int64))
+        if self._minimum > 1 or strip.lines is not None:
+            self._measure_borders(strip, labels, count)
         self._labels += count
-        self._last = labels[-1]
+        self._last, self._last_codes = labels[-1], strip.codes[-1]
+        self._last_strength = (
+            np.zeros_like(strip.codes[-1]) if strip.lines is None else strip.lines.strength[-1]
+        )
 
     def finish(self) -> Regions:
         """Return the regions of the whole map, small ones absorbed."""
@@ -183,7 +234,7 @@ class Census:
             )
         )
         joins = _concatenate(self._joins, 2)
-        component = _components(joins[:, 0], joins[:, 1], self._labels)
+        component = components(joins[:, 0], joins[:, 1], self._labels)
         # label 0 is a component of its own; components are renumbered by their first pixel
         count = int(component.max()) + 1
         place = np.full(count, np.iinfo(np.int64).max)
@@ -200,7 +251,18 @@ class Census:
             last_row=table.largest(last),
             measures={name: self._sum_up(name, table) for name in self._sums},
         )
-        return self._absorbed(facts) if self._minimum > 1 else facts
+        borders = self._all_borders(region)
+        if self._deep:
+            deep = table.add(np.concatenate([np.zeros(1, np.int64), *self._deep]))
+            facts, number = facts.grouped(merge(facts.code, facts.pixels, deep, borders))
+            borders = borders.renamed(number)
+        if self._minimum > 1:
+            facts, _ = facts.grouped(absorb(facts.pixels, borders, self._minimum))
+        return facts
+
+    def _all_borders(self, region: Labels) -> Borders:
+        found = _concatenate(self._borders, 4)
+        return Borders(found[:, :2], found[:, 2], found[:, 3]).renamed(region)
 
     def _count(self, strip: Strip, local: Labels, count: int) -> None:
         flat = local.ravel()
@@ -227,102 +289,46 @@ class Census:
         parts = np.concatenate([np.zeros((1, 3), np.int64), *self._sums[name]])
         return Sums(*(table.add(parts[:, column]) for column in range(3)))
 
-    def _measure_borders(self, labels: Labels, local: Labels, count: int) -> None:
-        """Note how many pixel sides regions share, unless both are large already."""
-        pairs = [(labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])]
-        if self._last is not None:
-            pairs.append((self._last, labels[0]))
-        ones, others = [], []
-        for one, other in pairs:
-            border = (one != other) & (one > 0) & (other > 0)
-            ones.append(one[border])
-            others.append(other[border])
-        ends, lengths = _pairs(np.concatenate(ones), np.concatenate(others))
-        size = np.zeros(self._labels + count, np.int64)
-        size[self._labels :] = np.bincount(local.ravel(), minlength=count + 1)[1:]
-        small = (size[ends] < self._minimum).any(axis=1)
-        self._borders.append(np.column_stack([ends, lengths])[small])
+    def _measure_borders(self, strip: Strip, labels: Labels, count: int) -> None:
+        """Note how many pixel sides regions share, and the strength of the lines on them.
 
-    def _absorbed(self, facts: Regions) -> Regions:
-        borders = _concatenate(self._borders, 3)
-        ends = facts.of_label[borders[:, :2]]
-        leader = absorb(facts.pixels, ends, borders[:, 2], self._minimum)
-        kept = np.unique(leader)  # ascending by first pixel, 0 first
-        number = np.searchsorted(kept, leader).astype(np.int32)
-        table = _Table(number, len(kept))
-        return Regions(
-            of_label=number[facts.of_label],
-            code=facts.code[kept],
-            pixels=table.add(facts.pixels),
-            first=facts.first[kept],
-            last_row=table.largest(facts.last_row),
-            measures={
-                name: Sums(table.add(s.count), table.add(s.total), table.add(s.squares))
-                for name, s in facts.measures.items()
-            },
-        )
+        Borders of regions that are large already, or of two classes, are of no use to anyone.
+        """
+        strength = np.zeros_like(strip.codes) if strip.lines is None else strip.lines.strength
+        above = self._last is not None
+        one, other = _facing(labels, self._last if above else None)
+        border = (one != other) & (one > 0) & (other > 0)
+        one, other = one[border], other[border]
+        size = np.bincount(np.maximum(labels - self._labels, -1).ravel() + 1, minlength=count + 1)
+        small = size < self._minimum  # place 0: those that began above, of unknown size
+        small[0] = self._minimum > 1
+        useful = small[np.maximum(one - self._labels, -1) + 1]
+        useful |= small[np.maximum(other - self._labels, -1) + 1]
+        if strip.lines is not None:
+            code, beyond = _facing(strip.codes, self._last_codes if above else None)
+            useful |= code[border] == beyond[border]
+        clearer = np.maximum(*_facing(strength, self._last_strength if above else None))[border]
+        ends, lengths, sums = _pairs(one[useful], other[useful], clearer[useful])
+        self._borders.append(np.column_stack([ends, lengths, sums]))
 
 
-def absorb(pixels: Integers, ends: Labels, lengths: Integers, minimum: int) -> Integers:
-    """Let every small region join the neighbour with which it shares the longest border.
-
-    Ties go to the larger neighbour, then to the first. It goes on until no small region has a
-    neighbour; a group has the class and the name of its largest member.
-
-    Args:
-        pixels: (N,) sizes; regions are numbered by their first pixel, 0 is none.
-        ends: (E, 2) regions that share a border; a pair may come several times.
-        lengths: (E,) pixel sides they share.
-        minimum: Pixels of the smallest region that stays.
-
-    Returns:
-        (N,) the region each one has become a part of.
-    """
-    leader = np.arange(len(pixels), dtype=np.int64)
-    size = pixels.copy()
-    while True:
-        source, target, border = _current_borders(leader, ends, lengths)
-        small = size[source] < minimum
-        source, target, border = source[small], target[small], border[small]
-        if not len(source):
-            return leader
-        order = np.lexsort((target, -size[target], -border, source))
-        choice = order[np.concatenate([[True], np.diff(source[order]) > 0])]
-        group = _components(source[choice], target[choice], len(pixels))
-        members = np.unique(leader)
-        order = members[np.lexsort((members, -size[members], group[members]))]
-        best = order[np.concatenate([[True], np.diff(group[order]) > 0])]
-        chief = np.zeros(int(group.max()) + 1, np.int64)
-        chief[group[best]] = best
-        leader = chief[group[leader]]
-        size = np.bincount(leader, pixels, len(pixels)).astype(np.int64)
+def _facing(values: NDArray[Value], above: NDArray[Value] | None) -> tuple[NDArray[Value], ...]:
+    """Return the values on both sides of all pixel sides, also of those to the row above."""
+    ones, others = [values[:, :-1].ravel(), values[:-1].ravel()], [values[:, 1:], values[1:]]
+    if above is not None:
+        ones.append(above)
+        others.append(values[0])
+    return np.concatenate(ones), np.concatenate([other.ravel() for other in others])
 
 
-def _current_borders(
-    leader: Integers, ends: Labels, lengths: Integers
+def _pairs(
+    one: Labels, other: Labels, weights: NDArray[np.uint8] | None = None
 ) -> tuple[Integers, Integers, Integers]:
-    """Return (source, target, length) of all borders between groups, in both directions."""
-    one, other = leader[ends[:, 0]], leader[ends[:, 1]]
-    apart = one != other
-    source = np.concatenate([one[apart], other[apart]])
-    target = np.concatenate([other[apart], one[apart]])
-    count = len(leader)
-    keys, place = np.unique(source * count + target, return_inverse=True)
-    length = np.bincount(place, np.tile(lengths[apart], 2), len(keys)).astype(np.int64)
-    return keys // count, keys % count, length
-
-
-def _pairs(one: Labels, other: Labels) -> tuple[Integers, Integers]:
-    """Return the distinct unordered pairs, (E, 2), and how often each occurs, (E,)."""
+    """Return the distinct unordered pairs, (E, 2), how often each occurs, and its weights' sum."""
     low, high = np.minimum(one, other).astype(np.int64), np.maximum(one, other).astype(np.int64)
-    keys, counts = np.unique(low << 32 | high, return_counts=True)
-    return np.column_stack([keys >> 32, keys & 0xFFFFFFFF]), counts.astype(np.int64)
-
-
-def _components(one: NDArray[np.integer], other: NDArray[np.integer], count: int) -> Labels:
-    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(count, count))
-    found: Labels = connected_components(graph, directed=False)[1]
-    return found
+    keys, place, counts = np.unique(low << 32 | high, return_inverse=True, return_counts=True)
+    sums = np.bincount(place, weights, len(keys)).astype(np.int64)
+    return np.column_stack([keys >> 32, keys & 0xFFFFFFFF]), counts.astype(np.int64), sums
 
 
 def _concatenate(parts: list[Integers], columns: int) -> Integers:

@@ -11,9 +11,10 @@ import numpy as np
 
 from omnisat_cli.errors import AlignmentError, SourceError
 from omnisat_cli.outputs.legend import NODATA
-from omnisat_cli.outputs.parcels.fields import REACH, field_links
-from omnisat_cli.outputs.parcels.regions import Strip, class_links
+from omnisat_cli.outputs.parcels import basins, lines
+from omnisat_cli.outputs.parcels.regions import Lines, Strip, class_links
 from omnisat_cli.outputs.parcels.simplify import Pixel
+from omnisat_cli.outputs.prediction import NONE
 from omnisat_cli.sources.safe import open_raster
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from omnisat_cli.outputs.parcels.regions import Mask
 
 MEASURES = ("confidence", "validity")
 _STRIP_PIXELS = 2**21
 _LEAST_ROWS = 16
 _SNAP = 1e-3
+_REACH = lines.REACH + basins.REACH
+"""Rows above and below whose boundaries decide what a row becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +78,23 @@ class ClassMap:
         named = self.measures if measures else {}
         for top in range(0, height, rows):
             count = min(rows, height - top)
-            codes, right, down = self._linked(top, count)
             beside = {name: _read(file, top, count) for name, file in named.items()}
-            yield Strip(top, codes, right, down, beside)
+            yield self._linked(top, count, beside)
 
-    def _linked(self, top: int, count: int) -> tuple[NDArray[np.uint8], Mask, Mask]:
-        """Read rows, and say which of their pixels belong to one region."""
-        halo = 1 if self.boundary is None else REACH
+    def _linked(self, top: int, count: int, beside: dict[str, NDArray[np.uint8]]) -> Strip:
+        """Read rows, and say which of their pixels belong together."""
+        halo = 1 if self.boundary is None else _REACH
         first, end = max(0, top - halo), min(self.shape[0], top + count + halo)
         codes = self._codes(first, end - first)
+        rows = slice(top - first, top - first + count)
         if self.boundary is None:
             right, down = class_links(codes)
-        else:
-            right, down = field_links(codes, _read(self.boundary, first, end - first))
-        rows = slice(top - first, top - first + count)
-        return codes[rows], right[rows], down[rows]
+            return Strip(top, codes[rows], right[rows], down[rows], beside)
+        boundary = _read(self.boundary, first, end - first)
+        strength = lines.line_strength(np.where(boundary == NONE, 0, boundary).astype(np.uint8))
+        right, down, deep = basins.basin_links(codes, strength)
+        found = Lines(strength[rows], deep[rows])
+        return Strip(top, codes[rows], right[rows], down[rows], beside, found)
 
     def _codes(self, top: int, rows: int) -> NDArray[np.uint8]:
         values = _read(self.dataset, top, rows)

@@ -247,8 +247,10 @@ def test_what_cannot_be_learned_is_refused(
 def test_validation_of_other_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="cannot be compared"):
         train(ToyExamples(), Renamed(), job(tmp_path / "pack"))
-    report = train(ToyExamples(), ToyExamples(count=2), job(tmp_path / "pack"))
+    few = job(tmp_path / "pack", val_places=2)
+    report = train(ToyExamples(), ToyExamples(count=4), few)
     assert len(report.material.validation) == 2
+    assert len(report.material.training) == 6
 
 
 def test_a_network_that_takes_nothing_is_refused() -> None:

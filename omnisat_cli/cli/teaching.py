@@ -80,6 +80,7 @@ class Validation:
     split: str | None
     folds: str | None
     share: float
+    places: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +220,7 @@ def make_job(wish: Wish, examples: Examples, **said: Unpack[Choices]) -> TrainJo
         weighting=said["weighting"],
         label_share=said["label_share"],
         val_share=wish.val.share,
+        val_places=wish.val.places,
         licence=said["licence"],
         limits=said["limits"],
         command=("omnisat", *sys.argv[1:]),

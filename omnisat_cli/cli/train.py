@@ -52,6 +52,9 @@ def train(
     val_share: Annotated[
         float, _flag("Share kept apart in space to validate on, else.", metavar="SHARE")
     ] = 0.2,
+    val_places: Annotated[
+        int, _flag("Most places to validate on, evenly spread; 0 = all.", metavar="N")
+    ] = 100,
     label_share: Annotated[
         float, _flag("Share of the labelled places that is used.", metavar="SHARE")
     ] = 1.0,
@@ -107,7 +110,7 @@ def train(
     wish = teaching.Wish(
         ground=ground,
         dataset=dataset,
-        val=teaching.Validation(val_split, val_folds, val_share),
+        val=teaching.Validation(val_split, val_folds, val_share, val_places),
         draws=draws,
         budget=budget,
     )

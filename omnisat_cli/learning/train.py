@@ -60,6 +60,7 @@ class TrainJob:
         weighting: How much rare classes count.
         label_share: Share of the labelled training examples that is used.
         val_share: Share of the examples kept apart, where no validation is given.
+        val_places: Most places that are measured, evenly spread; 0 = all.
         licence: Of the pack.
         limits: What users of the pack should know; "" for a sentence on where it was trained.
         inputs: What is known of the files the examples come from, as plain values.
@@ -80,6 +81,7 @@ class TrainJob:
     weighting: Weighting = "inverse-sqrt"
     label_share: float = 1.0
     val_share: float = 0.2
+    val_places: int = 100
     licence: str = "not stated"
     limits: str = ""
     inputs: Mapping[str, object] = field(default_factory=dict)
@@ -99,22 +101,27 @@ class Material:
     Attributes:
         training: Labelled examples.
         validation: Labelled examples of other ground.
-        counts: (K,) labelled pixels, or places, of each class in training.
-        held: (K,) likewise in validation.
+        each: (N, K) labelled pixels, or places, of each class in the training examples.
+        held: (K,) of all validation examples.
     """
 
     training: Examples
     validation: Examples
-    counts: NDArray[np.int64]
+    each: NDArray[np.int64]
     held: NDArray[np.int64]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(K,) of all training examples."""
+        return np.asarray(self.each.sum(0))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What to say of it."""
         classes = self.training.legend.classes
-        alone = [c.name_en for c, n in zip(classes, self.held, strict=True) if not n]
-        alone = [c for c in alone if self.counts[[k.name_en for k in classes].index(c)]]
-        never = [c.name_en for c, n in zip(classes, self.counts, strict=True) if not n]
+        numbers = list(zip(classes, self.counts, self.held, strict=True))
+        alone = [entry.name_en for entry, learned, held in numbers if learned and not held]
+        never = [entry.name_en for entry, learned, _ in numbers if not learned]
         lines = [
             f"learning from {self.training.name}: {len(self.training)} places, "
             f"{int((self.counts > 0).sum())} of {len(classes)} classes",
@@ -216,22 +223,25 @@ def gather(examples: Examples, validation: Examples | None, job: TrainJob) -> Ma
             examples.groups[labelled], counts[labelled], job.val_share, job.fit.seed
         )
         chosen, kept = labelled[split.training], labelled[split.validation]
-        validation, held = Subset(examples, kept), counts[kept].sum(0)
+        validation, held = examples, counts
     else:
         if validation.legend != examples.legend:
             raise JobError(
                 f"{examples.name} has the classes of {examples.legend.label}, {validation.name} "
                 f"those of {validation.legend.label}: they cannot be compared"
             )
-        chosen = labelled
-        held = class_counts(validation).sum(0)
-        if not held.any():
+        held = class_counts(validation)
+        chosen, kept = labelled, np.flatnonzero(held.any(axis=1))
+        if not kept.size:
             raise SourceError(f"{validation.name} holds no label to validate on")
     if job.label_share < 1:
         chosen = chosen[take_share(counts[chosen], job.label_share, job.fit.seed)]
-    learned = counts[chosen].sum(0)
-    _check_classes(examples, learned)
-    return Material(Subset(examples, chosen), validation, learned, held)
+    _check_classes(examples, counts[chosen].sum(0))
+    if 0 < job.val_places < len(kept):
+        kept = kept[np.linspace(0, len(kept) - 1, job.val_places).round().astype(int)]
+    return Material(
+        Subset(examples, chosen), Subset(validation, kept), counts[chosen], held[kept].sum(0)
+    )
 
 
 def _check_classes(examples: Examples, counts: NDArray[np.int64]) -> None:
@@ -259,7 +269,7 @@ class _Trainee:
         self.material, self.learner, self.job = material, learner, job
         draws = replace(job.draws, side=learner.side, any_pixel=learner.whole_windows)
         self.draws = draws
-        self.batcher = Batcher(material.training, learner.cards, draws, job.fit.seed)
+        self.batcher = Batcher(material.training, learner.cards, draws, job.fit.seed, material.each)
         self.validation = Validation(
             Batcher(
                 material.validation,

@@ -169,6 +169,44 @@ def convert(
 
 
 @guarded
+def pull(
+    *,
+    repository: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
+    out: NewPack,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
+    file: Annotated[
+        str, typer.Option(help="Weights, where it holds several.", metavar="PATH")
+    ] = "",
+    sha256: Annotated[
+        str, typer.Option(help="Digest the weights must have.", metavar="DIGEST")
+    ] = "",
+    form: Form = None,
+    norm: Norm = None,
+    modalities: Modalities = None,
+    patch_size: PatchSize = 10,
+    part: TeacherOrStudent = "teacher",
+    fold: Fold = None,
+    conf: Sizes = None,
+    trust: Trust = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Fetch a pack, or a published checkpoint, from the Hugging Face hub; its digest is checked.
+
+    Without a network it says what to fetch and where to put it. HF_ENDPOINT names another hub.
+    """
+    from omnisat_cli.packs import hub
+    from omnisat_cli.packs.adopt import Adoption
+
+    set_up_logging(verbose, quiet=False)
+    form = form or hub.KNOWN.get(repository, ("", None))[1]
+    said = None
+    if form is not None:
+        said = Adoption(form, norm, _named(modalities), patch_size, part, fold, conf)
+    request = hub.HubRequest(repository, revision, file, sha256, said, trust)
+    _tell(hub.pull(request, out))
+
+
+@guarded
 def new(
     *,
     out: NewPack,
@@ -201,6 +239,7 @@ model_app.command("list")(list_models)
 model_app.command()(show)
 model_app.command()(verify)
 model_app.command()(convert)
+model_app.command()(pull)
 model_app.command()(new)
 
 

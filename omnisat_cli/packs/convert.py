@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PICKLES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl")
+PICKLES = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl")
 _LIMIT = 16 * 2**30
 _CARD_LIMIT = 4 * 2**20
 _NESTS = ("state_dict", "model_state_dict", "model")
@@ -126,7 +126,7 @@ def read_checkpoint(path: Path, *, trusted: bool) -> dict[str, Tensor]:
         raise SourceError(f"the checkpoint {path} cannot be read: {error}") from error
     if size > _LIMIT:
         raise SecurityError(f"{path} has {size} bytes; a checkpoint has at most {_LIMIT}")
-    if head[8:9] == b"{" and path.suffix.lower() not in _PICKLES:
+    if head[8:9] == b"{" and path.suffix.lower() not in PICKLES:
         try:
             tensors: dict[str, Tensor] = load_file(path)
         except (SafetensorError, OSError) as error:

@@ -22,7 +22,6 @@ from omnisat_cli.networks.anysat_jepa import (
     JepaDraws,
     JepaMasks,
     JepaPredictor,
-    contrast_sensors,
     follow,
     half_dates,
     jepa_loss,
@@ -30,6 +29,7 @@ from omnisat_cli.networks.anysat_jepa import (
     teacher_momentum,
 )
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
+from omnisat_cli.networks.contrast import mil_nce
 from omnisat_cli.networks.fold import fold_for_inference
 from omnisat_cli.networks.image import as_patches, cut_patches
 from omnisat_cli.networks.seam import PatchLocal, WindowBased
@@ -433,16 +433,21 @@ def test_the_corrected_student_sees_only_its_context() -> None:
 def test_half_of_the_dates_stay_with_their_pixels() -> None:
     days = torch.tensor([[1, 2, 3, 4, 5]])
     series = days.float().view(1, 5, 1, 1, 1)
-    kept, numbers = half_dates(series, days, torch.tensor([[0.5, 0.1, 0.9, 0.7, 0.2]]))
+    kept, numbers, _ = half_dates(series, days, torch.tensor([[0.5, 0.1, 0.9, 0.7, 0.2]]))
     assert numbers.tolist() == [[2, 5]]
     assert kept.flatten().tolist() == [2.0, 5.0]
+    flags = torch.tensor([True, False, True, True, False]).view(1, 5, 1, 1)
+    _, numbers, left = half_dates(series, days, torch.tensor([[0.5, 0.1, 0.9, 0.7, 0.2]]), flags)
+    assert numbers.tolist() == [[1]]
+    assert left is not None
+    assert left.all()
     assert half_dates(series[:, :1], days[:, :1], torch.ones(1, 1))[1].tolist() == [[1]]
 
 
 def test_the_contrast_is_least_where_the_sensors_agree() -> None:
     tokens = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))
-    agreeing = contrast_sensors([tokens, tokens])
-    assert float(agreeing) < float(contrast_sensors([tokens, tokens.roll(1, 1)]))
+    agreeing = mil_nce([tokens, tokens])
+    assert float(agreeing) < float(mil_nce([tokens, tokens.roll(1, 1)]))
 
 
 def test_the_teacher_follows_ever_more_slowly() -> None:

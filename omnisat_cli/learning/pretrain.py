@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from omnisat_cli.packs.card import ModalityCard
     from omnisat_cli.packs.registry import Pack
 
-_LIMITS = (
+_SIDE = 12  # patches along a window, where the examples are larger
+LIMITS = (
     "Pretrained without labels: the encoder knows the imagery, the head is untrained and makes no "
     "map. Fine-tune it with `omnisat train --from`."
 )
@@ -130,7 +131,8 @@ def pretrain(
         if plan.weights is not None:
             segmenter.load_state_dict(plan.weights)
         network = OmniSatPretraining(segmenter.encoder, job.config)
-        batcher = Batcher(examples, plan.cards, job.draws, job.fit.seed)
+        draws = replace(job.draws, side=plan.side)
+        batcher = Batcher(examples, plan.cards, draws, job.fit.seed)
         lesson = Lesson(
             batcher.batch,
             lambda batch: network(windows_of(batch), grid=(batch.side, batch.side)),
@@ -162,9 +164,9 @@ def _plan(examples: Examples, job: PretrainJob) -> _Plan:
         JobError: If fewer than two modalities would be contrasted, or windows do not fit.
         CheckpointError: If the pack to start from holds no OmniSat.
     """
-    side = job.draws.side or min(examples.example(0).sample.window.shape)
     if job.start is not None:
-        return _plan_from(examples, job, find_pack(job.start), side)
+        return _plan_from(examples, job, find_pack(job.start))
+    side = _side(examples, job, _SIDE)
     cards = make_modality_cards(examples, job.modalities)
     _check_contrast([card.name for card in cards], job.config, examples.name)
     encoder = design_encoder(cards, examples.patch_m, side, choose_size(job.size))
@@ -172,7 +174,12 @@ def _plan(examples: Examples, job: PretrainJob) -> _Plan:
     return _Plan(cards, design_segmenter(encoder, examples.patch_m, classes), None, side)
 
 
-def _plan_from(examples: Examples, job: PretrainJob, pack: Pack, side: int) -> _Plan:
+def _side(examples: Examples, job: PretrainJob, wanted: int) -> int:
+    """Return the side of training windows: as asked for, else what fits the examples."""
+    return job.draws.side or min(wanted, *examples.example(0).sample.window.shape)
+
+
+def _plan_from(examples: Examples, job: PretrainJob, pack: Pack) -> _Plan:
     if pack.card.network.kind != "omnisat":
         raise CheckpointError(
             f"--from {pack.folder}: its network is {pack.card.network.kind}; `--network omnisat` "
@@ -191,6 +198,7 @@ def _plan_from(examples: Examples, job: PretrainJob, pack: Pack, side: int) -> _
     shared = {channel.name for channel in examples.channels} & set(pack.card.names)
     _check_contrast(sorted(shared), job.config, examples.name)
     network = SegmenterConfig.from_dict(pack.card.network.config)
+    side = _side(examples, job, pack.card.window.size)
     return _Plan(pack.card.modalities, network, load_weights(pack), side)
 
 
@@ -213,6 +221,7 @@ def _facts(examples: Examples, job: PretrainJob, plan: _Plan) -> dict[str, objec
         "network": plan.network.to_dict(),
         "pretraining": job.config.to_dict(),
         "draws": {name: _plain(value) for name, value in asdict(job.draws).items()},
+        "side": plan.side,
         "start": start,
     }
 
@@ -233,13 +242,13 @@ def _card(examples: Examples, job: PretrainJob, plan: _Plan, report: FitReport) 
         licence=job.licence,
         source="omnisat, `omnisat pretrain`",
         training=before + describe(job, report, len(examples), examples.name),
-        limits=_LIMITS,
+        limits=LIMITS,
         network=NetworkCard(kind="omnisat", config=network.to_dict()),
         modalities=plan.cards,
         patch_m=patch_m,
         coarse_m=patch_m / network.coarse_side,
         fine_m=patch_m / network.fine_side,
-        window=window_card(plan.side),
+        window=window_card(network.encoder.grid[0]),
         boundary=True,
         min_dates=job.draws.min_dates,
         pretrained_only=True,
@@ -254,16 +263,23 @@ def _provenance(
     """Return what `training.json` says."""
     return {
         "format": 1,
-        "omnisat": importlib.metadata.version("omnisat"),
-        "libraries": {
-            name: importlib.metadata.version(name) for name in ("torch", "lightning-fabric")
-        },
+        **libraries(),
         "command": list(job.command),
         **_facts(examples, job, plan),
         "training": job.fit.facts(),
         "steps": report.steps,
         "seconds": round(report.seconds, 1),
         "losses": dict(report.loss),
+    }
+
+
+def libraries() -> dict[str, object]:
+    """Return the versions that shape weights."""
+    return {
+        "omnisat": importlib.metadata.version("omnisat"),
+        "libraries": {
+            name: importlib.metadata.version(name) for name in ("torch", "lightning-fabric")
+        },
     }
 
 

@@ -57,6 +57,23 @@ class Patches:
 
 
 @dataclass(frozen=True, slots=True)
+class Windowed:
+    """Windows after their encoders, before they are fused.
+
+    Attributes:
+        tokens: Sensor to (B, P, D); sensors with one pixel a window (B, 1, D).
+        present: Sensor to (B, P) bool, for sensors that are not valid everywhere.
+        grid: Rows and columns of patches.
+        fine: As in `Features`.
+    """
+
+    tokens: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+    grid: Grid
+    fine: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class Features:
     """What AnySat makes of a batch of windows.
 
@@ -138,11 +155,15 @@ class _CrossAttention(nn.Module):
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
         return out
 
-    def restricted(self, context: Tensor, code: Tensor, buckets: Tensor) -> Tensor:
+    def restricted(
+        self, context: Tensor, code: Tensor, buckets: Tensor, present: Tensor | None
+    ) -> Tensor:
         """Attend from some locations: codes (B, Q, D), buckets (B, Q, L), to (B, Q, D)."""
         q = self._split(self.q_learned + code)
         k, v = self._split(self.wk(context)), self._split(self.wv(context))
         bias = self.rpe_k(q[:, :1]).gather(3, buckets.unsqueeze(1))  # (B, 1, Q, L)
+        if present is not None:
+            bias = bias.masked_fill(~present[:, None, None], float("-inf"))
         y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
         return out
@@ -169,9 +190,11 @@ class _Combiner(nn.Module):
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
-    def restricted(self, x: Tensor, code: Tensor, buckets: Tensor) -> Tensor:
+    def restricted(
+        self, x: Tensor, code: Tensor, buckets: Tensor, present: Tensor | None
+    ) -> Tensor:
         """Fuse (B, L, D) at some locations only; see `_CrossAttention.restricted`."""
-        x = self.attn.restricted(self.norm1(x), code, buckets)
+        x = self.attn.restricted(self.norm1(x), code, buckets, present)
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
@@ -313,42 +336,57 @@ class AnySat(nn.Module):
         fused: Tensor = self.blocks[-1](x, code, layout, hidden)
         return fused
 
-    def fuse_restricted(self, x: Tensor, code: Tensor, buckets: Tensor) -> Tensor:
+    def fuse_restricted(
+        self, x: Tensor, code: Tensor, buckets: Tensor, present: Tensor | None = None
+    ) -> Tensor:
         """Fuse a sequence at some locations only, for pretraining.
 
         Args:
             x: (B, L, D) tokens with their positions, the class token first.
             code: (B, Q, D) position codes of the queries.
             buckets: (B, Q, L) int64 relative buckets of queries and tokens.
+            present: (B, L) bool; tokens that are not present have no influence. None takes all.
 
         Returns:
             (B, Q, D).
         """
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = block(x, None, present)
         combiner = self.blocks[-1]
         assert isinstance(combiner, _Combiner)
-        return combiner.restricted(x, code, buckets)
+        return combiner.restricted(x, code, buckets, present)
 
     def window_tokens(
         self,
         pixels: Mapping[str, Tensor],
         days: Mapping[str, Tensor],
+        valid: Mapping[str, Tensor] | None = None,
         *,
         patch_m: int,
-    ) -> tuple[dict[str, Tensor], Grid]:
-        """Encode windows without fusing: sensor to (B, P, D), and the grid of patches."""
+        keep: str | None = None,
+    ) -> Windowed:
+        """Encode windows without fusing; see `forward`."""
         check_ground({name: value.shape for name, value in pixels.items()}, self.config)
+        valid = valid or {}
         tokens: dict[str, Tensor] = {}
+        present: dict[str, Tensor] = {}
+        fine: dict[str, Tensor] = {}
         grid: Grid = (0, 0)
         for name, value in pixels.items():
             sensor = self.config.sensor(name)
             px = sensor.patch_side(patch_m, self.config.behaviour) * sensor.subpatch_px
-            patches = self._encode_window(sensor, value, days.get(name), None, px, kept=False)
-            tokens[name] = torch.unflatten(patches.tokens, 0, (value.shape[0], -1))
-            if not sensor.whole_window:
-                grid = (value.shape[-2] // px, value.shape[-1] // px)
-        return tokens, grid
+            B = value.shape[0]
+            patches = self._encode_window(
+                sensor, value, days.get(name), valid.get(name), px, kept=name == keep
+            )
+            tokens[name] = torch.unflatten(patches.tokens, 0, (B, -1))
+            if patches.present is not None:
+                present[name] = patches.present.view(B, -1)
+            own = (value.shape[-2] // px, value.shape[-1] // px)
+            grid = grid if sensor.whole_window else own
+            if name == keep:
+                fine[name] = self._map(sensor, patches.fine, B, own)
+        return Windowed(tokens, present, grid, fine)
 
     def forward(
         self,
@@ -375,27 +413,9 @@ class AnySat(nn.Module):
         Raises:
             ValueError: If sensors do not cover the same ground or do not fit the patch size.
         """
-        check_ground({name: value.shape for name, value in pixels.items()}, self.config)
-        valid = valid or {}
-        tokens: dict[str, Tensor] = {}
-        present: dict[str, Tensor] = {}
-        fine: dict[str, Tensor] = {}
-        grid: Grid = (0, 0)
-        for name, value in pixels.items():
-            sensor = self.config.sensor(name)
-            px = sensor.patch_side(patch_m, self.config.behaviour) * sensor.subpatch_px
-            B = value.shape[0]
-            patches = self._encode_window(
-                sensor, value, days.get(name), valid.get(name), px, kept=name == keep
-            )
-            tokens[name] = torch.unflatten(patches.tokens, 0, (B, -1))
-            if patches.present is not None:
-                present[name] = patches.present.view(B, -1)
-            own = (value.shape[-2] // px, value.shape[-1] // px)
-            grid = grid if sensor.whole_window else own
-            if name == keep:
-                fine[name] = self._map(sensor, patches.fine, B, own)
-        return Features(self.fuse(tokens, grid, patch_m, present), grid, fine)
+        seen = self.window_tokens(pixels, days, valid, patch_m=patch_m, keep=keep)
+        fused = self.fuse(seen.tokens, seen.grid, patch_m, seen.present)
+        return Features(fused, seen.grid, seen.fine)
 
     def _spatial(self, name: str, parts: Subpatches) -> Patches:
         token, fine = self.spatial_encoder(parts, self.config.sensor(name).subpatch_m)

@@ -6,7 +6,7 @@ the published code. Masks and random numbers are given, so that a step is a func
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from omnisat_cli.networks.anysat_encoders import Attention, Block, position_code
+from omnisat_cli.networks.contrast import mil_nce
 from omnisat_cli.networks.relative import grid_buckets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from omnisat_cli.networks.anysat import AnySat, Grid
+    from omnisat_cli.networks.anysat import AnySat, Grid, Windowed
     from omnisat_cli.networks.anysat_config import AnySatConfig
 
 
@@ -53,6 +54,19 @@ class JepaDraws:
     dates: Mapping[str, Tensor]
     kept: Tensor
     noise: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What of windows is real; a sensor that is not named is so everywhere.
+
+    Attributes:
+        valid: Series to (B, T, h, w) bool.
+        present: Sensor to (B, P) bool, or (B, 1) for one pixel a window.
+    """
+
+    valid: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +115,17 @@ class JepaPredictor(nn.Module):
         for token in (self.cls_token, self.mask_token):
             nn.init.trunc_normal_(token, std=0.02)
 
-    def forward(self, context: Tensor, masks: JepaMasks, code: Tensor) -> Tensor:
+    def forward(
+        self, context: Tensor, masks: JepaMasks, code: Tensor, present: Tensor | None = None
+    ) -> Tensor:
         """Predict targets.
 
         Args:
             context: (B, K, D) fused patches of the context.
             masks: Their locations and those of the targets.
             code: (1 + P, D) position codes; row 0 is the class's.
+            present: (B, K) bool; context patches that no sensor saw have no influence. None
+                takes all.
 
         Returns:
             (targets * B, K', D).
@@ -118,8 +136,13 @@ class JepaPredictor(nn.Module):
         x = torch.cat([self.cls_token.expand(B, -1, -1), x], dim=1)
         asked = [self.mask_token + code[target + rows] for target in masks.targets]
         x = torch.cat([torch.cat([x, part], dim=1) for part in asked])
+        mask = None
+        if present is not None:
+            mask = functional.pad(present, (1, 0), value=True)
+            mask = functional.pad(mask, (0, x.shape[1] - mask.shape[1]), value=True)
+            mask = mask.repeat(len(masks.targets), 1)
         for block in self.predictor_blocks:
-            x = block(x)
+            x = block(x, None, mask)
         y: Tensor = self.predictor_proj(self.predictor_norm(x[:, 1 + context.shape[1] :]))
         return y
 
@@ -156,6 +179,7 @@ class AnySatJepa(nn.Module):
         draws: JepaDraws,
         *,
         patch_m: int,
+        seen: Seen | None = None,
     ) -> JepaStep:
         """Predict the target patches of whole windows.
 
@@ -165,29 +189,55 @@ class AnySatJepa(nn.Module):
             masks: Context and targets.
             draws: Random numbers.
             patch_m: Side of a patch, metres.
+            seen: What of it is real; None takes everything.
 
         Returns:
             Predictions and the contrastive loss.
         """
-        thin = {name: half_dates(pixels[name], days[name], draws.dates[name]) for name in days}
-        tokens, grid = self.encoder.window_tokens(
-            {**pixels, **{name: series for name, (series, _) in thin.items()}},
-            {name: numbers for name, (_, numbers) in thin.items()},
-            patch_m=patch_m,
-        )
+        seen = seen or Seen({}, {})
+        views = self._encode(pixels, days, draws, seen, patch_m)
         config = self.encoder.config
-        whole = [tokens[name] for name in tokens if config.sensor(name).whole_window]
-        local = {n: value for n, value in tokens.items() if not config.sensor(n).whole_window}
-        code = position_code(*grid, patch_m / 10, config.width, masks.context.device)
-        context = self._context([value + code[1:] for value in local.values()], masks, not whole)
-        context = self._mask_sensors(context, draws)
+        local = [n for n in views.tokens if not config.sensor(n).whole_window]
+        whole = [n for n in views.tokens if config.sensor(n).whole_window]
+        flags = {name: _flags(views, name) for name in views.tokens}
+        code = position_code(*views.grid, patch_m / 10, config.width, masks.context.device)
+        context = self._context([views.tokens[n] + code[1:] for n in local], masks, not whole)
+        here = torch.stack([flags[name].gather(1, masks.context) for name in local], 1)
+        context = self._mask_sensors(context, here, draws)
         B = context.shape[0]
-        x = torch.cat([self.encoder.cls_token.expand(B, -1, -1), *whole, context], dim=1)
-        queries, buckets = self._locations(masks.context, grid, len(local), len(whole))
+        own = [views.tokens[name] for name in whole]
+        x = torch.cat([self.encoder.cls_token.expand(B, -1, -1), *own, context], dim=1)
+        present = None  # the common case, and the only one the published code knows
+        if views.present:
+            assert not self.predictor.official, "the published code knows no presence"
+            first = [here.new_ones(B, 1), *(flags[name] for name in whole)]
+            present = torch.cat([*first, here.flatten(1)], dim=1)
+        queries, buckets = self._locations(masks.context, views.grid, len(local), len(whole))
         table = functional.pad(code, (0, 0, len(whole), 0))
-        fused = self.encoder.fuse_restricted(x, table[queries], buckets)
-        predicted = self.predictor(fused[:, 1:], masks, code)
-        return JepaStep(predicted, contrast_sensors(list(local.values())))
+        fused = self.encoder.fuse_restricted(x, table[queries], buckets, present)
+        some = None if present is None else here.any(1)
+        predicted = self.predictor(fused[:, 1:], masks, code, some)
+        contrast = mil_nce([views.tokens[n] for n in local], [flags[n] for n in local])
+        return JepaStep(predicted, contrast)
+
+    def _encode(
+        self,
+        pixels: Mapping[str, Tensor],
+        days: Mapping[str, Tensor],
+        draws: JepaDraws,
+        seen: Seen,
+        patch_m: int,
+    ) -> Windowed:
+        """Encode half of the dates; presence is stated for sensors that are not everywhere."""
+        thin, numbers, valid = dict(pixels), {}, {}
+        for name, own in days.items():
+            thin[name], numbers[name], flags = half_dates(
+                pixels[name], own, draws.dates[name], seen.valid.get(name)
+            )
+            if flags is not None:
+                valid[name] = flags
+        views = self.encoder.window_tokens(thin, numbers, valid, patch_m=patch_m)
+        return replace(views, present=both_present(views.present, seen.present))
 
     def _context(self, local: list[Tensor], masks: JepaMasks, shifted: bool) -> Tensor:
         """Take the context of every sensor: (B, M * K, D), sensor by sensor.
@@ -201,15 +251,22 @@ class AnySatJepa(nn.Module):
         each = x.shape[1] // len(local)
         return torch.cat([take_rows(x, masks.context + i * each) for i in range(len(local))], 1)
 
-    def _mask_sensors(self, context: Tensor, draws: JepaDraws) -> Tensor:
-        """Replace half of what may be replaced by the masked token."""
-        K = draws.kept.shape[1]
-        M = context.shape[1] // K
-        always = draws.kept * K + torch.arange(K, device=context.device)
-        noise = draws.noise.scatter(1, always, -1.0)
-        stay = noise.argsort(1)[:, : K + K * (M - 1) // 2]
-        seen = torch.zeros_like(noise, dtype=torch.bool).scatter(1, stay, value=True)
-        return torch.where(seen.unsqueeze(2), context, self.masked_token)
+    def _mask_sensors(self, context: Tensor, here: Tensor, draws: JepaDraws) -> Tensor:
+        """Replace half of what may be replaced by the masked token.
+
+        Args:
+            context: (B, M * K, D), sensor by sensor.
+            here: (B, M, K) bool; where the sensor to keep is absent, another one is kept.
+            draws: Random numbers.
+        """
+        noise = draws.noise.view(here.shape).masked_fill(~here, 2.0)
+        given = torch.zeros_like(here).scatter(1, draws.kept.unsqueeze(1), value=True)
+        always = noise.masked_fill(given & here, -1.0).argmin(1, keepdim=True)  # (B, 1, K)
+        noise = noise.scatter(1, always, -1.0).masked_fill(~here, 2.0).flatten(1)
+        kept, there = here.any(1).sum(1, keepdim=True), here.flatten(1)
+        count = kept + (there.sum(1, keepdim=True) - kept) // 2
+        shown = there & (noise.argsort(1).argsort(1) < count)
+        return torch.where(shown.unsqueeze(2), context, self.masked_token)
 
     def _locations(
         self, context: Tensor, grid: Grid, sensors: int, whole: int
@@ -234,23 +291,64 @@ def take_rows(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(2).expand(-1, -1, x.shape[2]))
 
 
-def half_dates(series: Tensor, days: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def half_dates(
+    series: Tensor, days: Tensor, noise: Tensor, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Keep the half of the dates (rounded down, at least one) with the smallest noise.
 
     Args:
         series: (B, T, C, h, w).
         days: (B, T).
-        noise: (B, T).
+        noise: (B, T) numbers of [0, 1).
+        valid: (B, T, h, w) bool; dates without a valid pixel are neither counted nor kept.
 
     Returns:
-        (B, T', C, h, w) and (B, T').
+        (B, T', C, h, w), (B, T') and (B, T', h, w) or None.
     """
-    kept = noise.argsort(1)[:, : max(noise.shape[1] // 2, 1)]
-    rows = torch.arange(len(kept), device=kept.device)[:, None]
-    return series[rows, kept], days[rows, kept]
+    rows = torch.arange(len(series), device=series.device)[:, None]
+    if valid is None:
+        kept = noise.argsort(1)[:, : max(noise.shape[1] // 2, 1)]
+        return series[rows, kept], days[rows, kept], None
+    some = valid.flatten(2).any(2)  # (B, T)
+    count = (some.sum(1, keepdim=True) // 2).clamp(min=1)
+    kept = noise.masked_fill(~some, 2.0).argsort(1)[:, : int(count.max())]
+    within = torch.arange(kept.shape[1], device=kept.device) < count
+    flags = valid[rows, kept] & within[..., None, None]
+    return series[rows, kept], days[rows, kept], flags
+
+
+def both_present(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what is present in both of two mappings; a sensor that is not named is everywhere."""
+    both = {name: one[name] & two[name] for name in one if name in two}
+    return {**one, **two, **both}
+
+
+def _flags(views: Windowed, name: str) -> Tensor:
+    """Return the presence of a sensor: (B, P) bool."""
+    tokens = views.tokens[name]
+    everywhere = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    return views.present.get(name, everywhere)
 
 
 @torch.no_grad()
+def teacher_rows(
+    teacher: AnySat,
+    pixels: Mapping[str, Tensor],
+    days: Mapping[str, Tensor],
+    *,
+    patch_m: int,
+    seen: Seen | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the teacher's normalised patches (B, P, D), and which some sensor saw (B, P)."""
+    seen = seen or Seen({}, {})
+    views = teacher.window_tokens(pixels, days, seen.valid, patch_m=patch_m)
+    views = replace(views, present=both_present(views.present, seen.present))
+    tokens = teacher.fuse(views.tokens, views.grid, patch_m, views.present)[:, 1:]
+    local = [n for n in views.tokens if not teacher.config.sensor(n).whole_window]
+    there = torch.stack([_flags(views, name) for name in local]).any(0)
+    return functional.layer_norm(tokens, tokens.shape[-1:]), there
+
+
 def jepa_targets(
     teacher: AnySat,
     pixels: Mapping[str, Tensor],
@@ -260,42 +358,28 @@ def jepa_targets(
     patch_m: int,
 ) -> Tensor:
     """Return the teacher's normalised patches at the targets: (targets * B, K', D)."""
-    tokens = teacher(pixels, days, patch_m=patch_m).tokens[:, 1:]
-    rows = functional.layer_norm(tokens, tokens.shape[-1:])
+    rows, _ = teacher_rows(teacher, pixels, days, patch_m=patch_m)
     return torch.cat([take_rows(rows, target) for target in targets])
 
 
-def jepa_loss(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Compare predictions with targets: mean smooth L1."""
-    return functional.smooth_l1_loss(predicted, targets)
-
-
-def contrast_sensors(tokens: Sequence[Tensor], temperature: float = 0.1) -> Tensor:
-    """Pull the tokens of one location in several sensors together (MIL-NCE).
-
-    Negatives are all tokens but those of the same sensor and window.
+def jepa_loss(predicted: Tensor, targets: Tensor, there: Tensor | None = None) -> Tensor:
+    """Compare predictions with targets: mean smooth L1.
 
     Args:
-        tokens: (B, P, D) for each of two sensors or more.
-        temperature: Divides the cosine similarities.
-
-    Returns:
-        Mean over all tokens.
+        predicted: (N, K', D).
+        targets: Same shape.
+        there: (N, K') bool; the others do not count. None counts all.
     """
-    M, (B, P, _) = len(tokens), tokens[0].shape
-    x = functional.normalize(torch.stack(list(tokens)), dim=-1).flatten(0, 2)  # (M * B * P, D)
-    similar = x @ x.T / temperature
-    place = torch.arange(M * B * P, device=x.device)
-    window, location = place // P, place % (B * P)
-    same = window[:, None] == window  # sensor and window
-    positive = (location[:, None] == location) & ~same
-    every = similar.masked_fill(same, float("-inf")).logsumexp(1)
-    return (every - similar.masked_fill(~positive, float("-inf")).logsumexp(1)).mean()
+    if there is None:
+        return functional.smooth_l1_loss(predicted, targets)
+    if not bool(there.any()):
+        return predicted.sum() * 0.0
+    return functional.smooth_l1_loss(predicted[there], targets[there])
 
 
-def teacher_momentum(step: int, steps: int) -> float:
-    """Return the share of the old teacher: from 0.996 at the first step linearly to 1."""
-    return 0.996 + 0.004 * step / steps
+def teacher_momentum(step: int, steps: int, first: float = 0.996) -> float:
+    """Return the share of the old teacher: from `first` linearly to 1 after `steps`."""
+    return first + (1.0 - first) * min(step / steps, 1.0)
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
 
 MEASURES: Final = ("confidence", "validity")
-_STRIP_PIXELS: Final = 2**21
+_STRIP_PIXELS: Final = 2**20
 _LEAST_ROWS: Final = 16
 _SNAP: Final = 1e-3
 

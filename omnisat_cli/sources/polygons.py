@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-_BATCH = 2**16
+_BATCH = 2**15
 _SHOWN = 8
 _GPKG = "GPKG"
 

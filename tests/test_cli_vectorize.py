@@ -13,8 +13,9 @@ import shapely
 from cli_runs import omnisat, write_tiny_scene
 from test_outputs_parcels import LEFT, TOP, feature_count, fields, write_map
 
+from omnisat_cli.cli.parcels import ParcelWish
 from omnisat_cli.cli.vectorize import square_metres
-from omnisat_cli.errors import Exit, JobError
+from omnisat_cli.errors import AlignmentError, Exit, JobError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,9 @@ def test_predict_draws_parcels_with_the_boundary_of_its_model(tmp_path: Path) ->
     assert feature_count(tmp_path / "again.gpkg") == said["parcels"]
 
 
-def test_predict_judges_parcels_and_says_how_to_finish_them(tmp_path: Path) -> None:
+def test_predict_judges_parcels_and_says_how_to_finish_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scene = write_tiny_scene(tmp_path)
     out, judged = tmp_path / "out" / "map.tif", tmp_path / "out" / "p.gpkg"
     box = shapely.box(LEFT + 20, TOP - 60, LEFT + 80, TOP - 20)
@@ -88,10 +91,11 @@ def test_predict_judges_parcels_and_says_how_to_finish_them(tmp_path: Path) -> N
     assert not out.with_name("map.boundary.tif").exists()
     far = gpd.read_file(rpg).translate(9e4, 0)
     gpd.GeoDataFrame({"id": [7]}, geometry=far).to_file(rpg, engine="pyogrio")
-    failed = scene.predict(out, *words, "--overwrite")
-    assert failed.code == Exit.REFUSED
-    assert "none of its 1 polygons lies on the map" in failed.err
-    said = next(line for line in failed.err.splitlines() if "omnisat vectorize" in line)
+    wish = ParcelWish(judged.with_name("q.gpkg"), rpg)
+    with pytest.raises(AlignmentError, match="none of its 1 polygons lies on the map"):
+        wish.fulfil(out, str(scene.pack))
+    told = capsys.readouterr().err.splitlines()
+    said = next(line for line in told if "omnisat vectorize" in line)
     box_again = gpd.GeoDataFrame({"id": [7]}, geometry=[box], crs="EPSG:2154")
     box_again.to_file(rpg, engine="pyogrio")
     finished = omnisat(*shlex.split(said)[1:])

@@ -30,8 +30,8 @@ from omnisat_cli.errors import (
 from omnisat_cli.outputs.faults import KILLED, VARIABLE
 from omnisat_cli.outputs.parcels import writer as writer_module
 from omnisat_cli.outputs.parcels.faces import PolygonBuilder
+from omnisat_cli.outputs.parcels.ground import Pixel
 from omnisat_cli.outputs.parcels.regions import Census, Regions, Strip, class_links
-from omnisat_cli.outputs.parcels.simplify import Pixel
 from omnisat_cli.outputs.parcels.source import Boundaries
 from omnisat_cli.outputs.parcels.vectorize import ParcelOptions, vectorize
 from omnisat_cli.outputs.products import Category
@@ -335,7 +335,7 @@ def test_what_cannot_be_vectorised_is_refused_with_a_reason(tmp_path: Path) -> N
         vectorize(path, tmp_path / "p.shp")
     with pytest.raises(JobError, match="--min-area"):
         ParcelOptions(min_area_m2=float("nan"))
-    with pytest.raises(AlignmentError, match="degrees"):
+    with pytest.raises(AlignmentError, match="beyond a pole"):
         vectorize(write_map(tmp_path / "deg.tif", codes, crs="EPSG:4326"), out)
     with pytest.raises(AlignmentError, match="no CRS"):
         vectorize(write_map(tmp_path / "no.tif", codes, crs=None), out)

@@ -117,6 +117,9 @@ class BorderTracer:
             The borders that are whole now.
         """
         end = self._row + len(regions)
+        if not (self._open or self._above.any() or regions.any()):
+            self._above, self._row = regions[-1], end
+            return []
         rows = len(regions) + (end == self._height)
         padded = np.zeros((rows + 1, self._width + 2), np.int32)
         padded[0, 1:-1], padded[1 : len(regions) + 1, 1:-1] = self._above, regions

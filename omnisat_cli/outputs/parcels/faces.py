@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from omnisat_cli.outputs.parcels.borders import BorderTracer
-from omnisat_cli.outputs.parcels.simplify import Pixel, Simplifier
+from omnisat_cli.outputs.parcels.simplify import Simplifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from omnisat_cli.outputs.parcels.borders import Border
+    from omnisat_cli.outputs.parcels.ground import Ground
     from omnisat_cli.outputs.parcels.regions import Integers, Labels, Regions
 
 
@@ -29,14 +30,14 @@ class PolygonBuilder:
         shape: Rows and columns of the map.
         regions: The regions.
         tolerance_m: How far a border may move; 0 keeps the outlines of the pixels.
-        pixel: Size of a pixel.
+        ground: Size of the pixels.
     """
 
     def __init__(
-        self, shape: tuple[int, int], regions: Regions, tolerance_m: float, pixel: Pixel
+        self, shape: tuple[int, int], regions: Regions, tolerance_m: float, ground: Ground
     ) -> None:
         self._tracer = BorderTracer(*shape)
-        self._simplifier = Simplifier(tolerance_m, pixel) if tolerance_m > 0 else None
+        self._simplifier = Simplifier(tolerance_m, ground) if tolerance_m > 0 else None
         self._waiting: list[Border] = []
         self._outlines: dict[int, list[Integers]] = defaultdict(list)
         order = np.lexsort((regions.first, regions.last_row))

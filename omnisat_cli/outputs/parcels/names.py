@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import json
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 
 _SIZE_LIMIT = 2**28
 _GOLDEN = 0.618034
+_LINES_LIMIT = 2**16
+_LINE = re.compile(r"\s*(\d{1,3})\s*[:=;,\t ]\s*(\S.*?)\s*")
 _VALUE, _NAME, _RED, _GREEN, _BLUE = "5", "2", "6", "7", "8"
 """GDALRATFieldUsage of the columns of an attribute table."""
 
@@ -120,6 +123,7 @@ def find_names(
             for key, text in tags.items()
             if key.startswith("class_") and key[6:].isdecimal()
         }
+    named = named or _from_lines(dataset.tags().get("legend", ""))
     if not named:
         return None
     table = _colors(dataset)
@@ -127,6 +131,14 @@ def find_names(
         code: ParcelClass(code, text, None, None, rgb or table.get(code) or _spread(code))
         for code, (text, rgb) in sorted(named.items())
     }
+
+
+def _from_lines(text: str) -> dict[int, tuple[str, RGB | None]]:
+    """Read a legend of lines such as "10  Tree cover", as ESA WorldCover carries in its tags."""
+    found = [_LINE.fullmatch(line) for line in text[:_LINES_LIMIT].splitlines() if line.strip()]
+    if not found or None in found:
+        return {}
+    return {int(line[1]): (line[2], None) for line in found if line is not None}
 
 
 def numbered(codes: list[int], dataset: DatasetReader) -> dict[int, ParcelClass]:

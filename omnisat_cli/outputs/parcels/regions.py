@@ -53,6 +53,7 @@ class Strip:
         measures: (H, W) uint8 by name ("confidence", "validity"), 255 = none.
         lines: Where pixels that belong together make up basins, which are put together when all
             of them are known; None where they make up regions.
+        areas: (H,) ground of a pixel of each row, in units; None where a pixel is the unit.
     """
 
     top: int
@@ -61,6 +62,7 @@ class Strip:
     down: Mask
     measures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     lines: Lines | None = None
+    areas: Integers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Regions:
         of_label: (L,) region of each provisional label, 0 for label 0.
         code: (N,) uint8 class.
         pixels: (N,) pixels.
+        ground: (N,) area, in units of the strips.
         first: (N,) row * width + col of the first pixel in reading order: the name of the region.
         last_row: (N,) last row that holds a pixel of it.
         measures: Sums by name of the measure.
@@ -105,6 +108,7 @@ class Regions:
     of_label: Labels
     code: NDArray[np.uint8]
     pixels: Integers
+    ground: Integers
     first: Integers
     last_row: Integers
     measures: dict[str, Sums]
@@ -130,6 +134,7 @@ class Regions:
             of_label=number[self.of_label],
             code=self.code[kept],
             pixels=table.add(self.pixels),
+            ground=table.add(self.ground),
             first=self.first[kept],
             last_row=table.largest(self.last_row),
             measures={
@@ -156,6 +161,8 @@ def label_strip(strip: Strip) -> Labels:
     """
     codes = strip.codes
     height, width = codes.shape
+    if (codes == NODATA).all():
+        return np.zeros(codes.shape, np.int32)
     begins = np.ones((height, width), bool)
     begins[:, 1:] = ~strip.right
     run = (np.cumsum(begins.ravel(), dtype=np.int32) - 1).reshape(height, width)
@@ -177,7 +184,7 @@ class Census:
 
     Args:
         width: Columns of the map.
-        minimum: Pixels below which a region is absorbed by a neighbour; 0 or 1 absorbs none.
+        minimum: Units of area below which a region is absorbed by a neighbour; 0 or 1: none is.
     """
 
     def __init__(self, width: int, minimum: int = 0) -> None:
@@ -187,7 +194,7 @@ class Census:
         self._last: Labels | None = None
         self._last_codes = np.zeros(0, np.uint8)
         self._last_strength = np.zeros(0, np.uint8)
-        self._facts: list[tuple[NDArray[np.uint8], Integers, Integers, Integers]] = []
+        self._facts: list[tuple[NDArray[np.uint8], Integers, Integers, Integers, Integers]] = []
         self._sums: dict[str, list[Integers]] = {}
         self._joins: list[Integers] = []
         self._borders: list[Integers] = []
@@ -215,8 +222,8 @@ class Census:
         if strip.lines is not None:
             deep = np.bincount(local[strip.lines.deep], minlength=count + 1)
             self._deep.append(deep[1:].astype(np.int64))
-        if self._minimum > 1 or strip.lines is not None:
-            self._measure_borders(strip, labels, count)
+        if count and (self._minimum > 1 or strip.lines is not None):
+            self._measure_borders(strip, labels)
         self._labels += count
         self._last, self._last_codes = labels[-1], strip.codes[-1]
         self._last_strength = (
@@ -225,11 +232,11 @@ class Census:
 
     def finish(self) -> Regions:
         """Return the regions of the whole map, small ones absorbed."""
-        code, pixels, first, last = (
+        code, pixels, ground, first, last = (
             np.concatenate([zero, *parts])
             for zero, parts in zip(
-                (np.array([NODATA], np.uint8), *(np.zeros(1, np.int64),) * 3),
-                zip(*self._facts, strict=True) if self._facts else ((),) * 4,
+                (np.array([NODATA], np.uint8), *(np.zeros(1, np.int64),) * 4),
+                zip(*self._facts, strict=True) if self._facts else ((),) * 5,
                 strict=True,
             )
         )
@@ -247,6 +254,7 @@ class Census:
             of_label=region,
             code=table.any_of(code),
             pixels=table.add(pixels),
+            ground=table.add(ground),
             first=table.smallest(first),
             last_row=table.largest(last),
             measures={name: self._sum_up(name, table) for name in self._sums},
@@ -257,7 +265,7 @@ class Census:
             facts, number = facts.grouped(merge(facts.code, facts.pixels, deep, borders))
             borders = borders.renamed(number)
         if self._minimum > 1:
-            facts, _ = facts.grouped(absorb(facts.pixels, borders, self._minimum))
+            facts, _ = facts.grouped(absorb(facts.ground, borders, self._minimum))
         return facts
 
     def _all_borders(self, region: Labels) -> Borders:
@@ -274,7 +282,9 @@ class Census:
             rows[local[row]] = row
         code = strip.codes.ravel()[first]
         pixels = np.bincount(flat, minlength=count + 1)[1:].astype(np.int64)
-        self._facts.append((code, pixels, first + strip.top * self._width, rows[names] + strip.top))
+        ground = pixels if strip.areas is None else _weighed(local, strip.areas, count)
+        place, last = first + strip.top * self._width, rows[names] + strip.top
+        self._facts.append((code, pixels, ground, place, last))
         for name, values in strip.measures.items():
             keep = (values <= PERCENT_LIMIT) & (local > 0)
             where, value = local[keep], values[keep].astype(np.float64)
@@ -289,7 +299,7 @@ class Census:
         parts = np.concatenate([np.zeros((1, 3), np.int64), *self._sums[name]])
         return Sums(*(table.add(parts[:, column]) for column in range(3)))
 
-    def _measure_borders(self, strip: Strip, labels: Labels, count: int) -> None:
+    def _measure_borders(self, strip: Strip, labels: Labels) -> None:
         """Note how many pixel sides regions share, and the strength of the lines on them.
 
         Borders of regions that are large already, or of two classes, are of no use to anyone.
@@ -299,7 +309,7 @@ class Census:
         one, other = _facing(labels, self._last if above else None)
         border = (one != other) & (one > 0) & (other > 0)
         one, other = one[border], other[border]
-        size = np.bincount(np.maximum(labels - self._labels, -1).ravel() + 1, minlength=count + 1)
+        size = np.concatenate([[0], self._facts[-1][2]])
         small = size < self._minimum  # place 0: those that began above, of unknown size
         small[0] = self._minimum > 1
         useful = small[np.maximum(one - self._labels, -1) + 1]
@@ -310,6 +320,12 @@ class Census:
         clearer = np.maximum(*_facing(strength, self._last_strength if above else None))[border]
         ends, lengths, sums = _pairs(one[useful], other[useful], clearer[useful])
         self._borders.append(np.column_stack([ends, lengths, sums]))
+
+
+def _weighed(local: Labels, areas: Integers, count: int) -> Integers:
+    """Add up the ground of each label's pixels; whole numbers below 2**53 are exact."""
+    sums = np.bincount(local.ravel(), np.repeat(areas, local.shape[1]), count + 1)
+    return sums[1:].astype(np.int64)
 
 
 def _facing(values: NDArray[Value], above: NDArray[Value] | None) -> tuple[NDArray[Value], ...]:

@@ -21,25 +21,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from omnisat_cli.outputs.parcels.borders import Border
+    from omnisat_cli.outputs.parcels.ground import Ground
     from omnisat_cli.outputs.parcels.regions import Integers, Mask
 
     Floats = NDArray[np.float64]
 
 _TOUCHES_AT_ITS_END = "FF*F*****"
 """DE-9IM of hull and side: the inside of the side is outside, its end may lie on the outline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pixel:
-    """Size of a pixel in metres."""
-
-    height: float
-    width: float
-
-    @property
-    def area(self) -> float:
-        """Square metres."""
-        return self.height * self.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +53,12 @@ class Simplifier:
 
     Args:
         tolerance_m: How far a border may move, in metres.
-        pixel: Size of a pixel.
+        ground: Size of the pixels.
     """
 
-    def __init__(self, tolerance_m: float, pixel: Pixel) -> None:
+    def __init__(self, tolerance_m: float, ground: Ground) -> None:
         self._tolerance = tolerance_m
-        self._pixel = pixel
+        self._ground = ground
         self._linked: set[frozenset[tuple[int, int]]] = set()
         self._kept: list[Border] = []
 
@@ -137,9 +125,10 @@ class Simplifier:
         starts = np.concatenate([[0], np.cumsum(count)[:-1]])
         owner = np.repeat(np.arange(len(count)), count)
         places = np.arange(len(owner)) - starts[owner] + chains.first[owner] + 1
-        scale = np.array([self._pixel.height, self._pixel.width])
-        line = ((corners[chains.last] - corners[chains.first]) * scale)[owner]
-        point = (corners[places] - corners[chains.first[owner]]) * scale
+        ends = corners[chains.first], corners[chains.last]
+        scale = self._ground.sizes((ends[0][:, 0] + ends[1][:, 0]) / 2)
+        line = ((ends[1] - ends[0]) * scale)[owner]
+        point = (corners[places] - ends[0][owner]) * scale[owner]
         length = line[:, 0] ** 2 + line[:, 1] ** 2
         along = point[:, 0] * line[:, 0] + point[:, 1] * line[:, 1]
         share = np.clip(along / np.where(length > 0, length, 1), 0, 1)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyproj
 
 from omnisat_cli.errors import AlignmentError, SourceError
 from omnisat_cli.outputs.legend import NODATA
 from omnisat_cli.outputs.parcels import basins, lines
+from omnisat_cli.outputs.parcels.ground import Degrees, Pixel
 from omnisat_cli.outputs.parcels.regions import Lines, Strip, class_links
-from omnisat_cli.outputs.parcels.simplify import Pixel
 from omnisat_cli.outputs.prediction import NONE
 from omnisat_cli.sources.safe import open_raster
 
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
+    from omnisat_cli.outputs.parcels.ground import Ground
 
 MEASURES = ("confidence", "validity")
 _STRIP_PIXELS = 2**21
 _LEAST_ROWS = 16
 _SNAP = 1e-3
+_POLE = 90 + 1e-6
 _REACH = lines.REACH + basins.REACH
 """Rows above and below whose boundaries decide what a row becomes."""
 
@@ -41,7 +44,7 @@ class ClassMap:
         path: Its path.
         dataset: The map.
         measures: Rasters of the same grid by name.
-        pixel: Size of a pixel in metres.
+        ground: Size of the pixels in metres.
         boundary: Probability of parcel boundaries on the same grid; None to tell regions apart by
             class alone.
     """
@@ -49,7 +52,7 @@ class ClassMap:
     path: Path
     dataset: DatasetReader
     measures: dict[str, DatasetReader]
-    pixel: Pixel
+    ground: Ground
     boundary: DatasetReader | None = None
 
     @property
@@ -87,14 +90,15 @@ class ClassMap:
         first, end = max(0, top - halo), min(self.shape[0], top + count + halo)
         codes = self._codes(first, end - first)
         rows = slice(top - first, top - first + count)
+        areas = self.ground.areas(top, count)
         if self.boundary is None:
             right, down = class_links(codes)
-            return Strip(top, codes[rows], right[rows], down[rows], beside)
+            return Strip(top, codes[rows], right[rows], down[rows], beside, areas=areas)
         boundary = _read(self.boundary, first, end - first)
         strength = lines.line_strength(np.where(boundary == NONE, 0, boundary).astype(np.uint8))
         right, down, deep = basins.basin_links(codes, strength)
         found = Lines(strength[rows], deep[rows])
-        return Strip(top, codes[rows], right[rows], down[rows], beside, found)
+        return Strip(top, codes[rows], right[rows], down[rows], beside, found, areas)
 
     def _codes(self, top: int, rows: int) -> NDArray[np.uint8]:
         values = _read(self.dataset, top, rows)
@@ -140,12 +144,12 @@ def open_map(path: Path, boundaries: Boundaries) -> Iterator[ClassMap]:
 
     Raises:
         SourceError: If it is no raster of class codes.
-        AlignmentError: If it has no projected north-up grid, or a raster beside it another grid.
+        AlignmentError: If it has no north-up grid, or a raster beside it another grid.
     """
     with ExitStack() as stack:
         dataset = stack.enter_context(open_raster(path))
         _check_values(dataset, path)
-        pixel = _pixel(dataset, path)
+        ground = _ground(dataset, path)
         paths = {name: path.with_name(f"{path.stem}.{name}{path.suffix}") for name in MEASURES}
         beside = {name: place for name, place in paths.items() if place.exists()}
         edges = boundaries.find(path)
@@ -157,7 +161,7 @@ def open_map(path: Path, boundaries: Boundaries) -> Iterator[ClassMap]:
             _check_values(files[name], place, only="uint8")
             _check_same_grid(dataset, files[name], place)
         boundary = files.pop("boundary", None)
-        yield ClassMap(path, dataset, files, pixel, boundary)
+        yield ClassMap(path, dataset, files, ground, boundary)
 
 
 def _check_values(dataset: DatasetReader, path: Path, only: str | None = None) -> None:
@@ -170,19 +174,30 @@ def _check_values(dataset: DatasetReader, path: Path, only: str | None = None) -
         )
 
 
-def _pixel(dataset: DatasetReader, path: Path) -> Pixel:
+def _ground(dataset: DatasetReader, path: Path) -> Ground:
+    """Measure the pixels of a map."""
     if dataset.crs is None:
         raise AlignmentError(f"{path}: states no CRS; set it with gdal_edit.py -a_srs EPSG:N")
-    if not dataset.crs.is_projected:
-        raise AlignmentError(
-            f"{path}: its CRS {dataset.crs.to_string()} counts in degrees, but parcels have "
-            "areas in square metres; reproject it first: gdalwarp -t_srs EPSG:N -r near"
-        )
     grid = dataset.transform
     if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
         raise AlignmentError(f"{path}: is not north-up: {tuple(grid)[:6]}; gdalwarp makes it so")
-    metres = float(dataset.crs.linear_units_factor[1])
-    return Pixel(-grid.e * metres, grid.a * metres)
+    if dataset.crs.is_projected:
+        metres = float(dataset.crs.linear_units_factor[1])
+        return Pixel(-grid.e * metres, grid.a * metres, metres)
+    crs = pyproj.CRS.from_user_input(dataset.crs)
+    geod = crs.get_geod()
+    units = {axis.unit_name for axis in crs.axis_info[:2]}
+    if not crs.is_geographic or geod is None or units != {"degree"}:
+        raise AlignmentError(
+            f"{path}: its CRS {dataset.crs.to_string()[:80]} is neither projected nor in degrees "
+            f"({', '.join(sorted(units))}); reproject it first: gdalwarp -t_srs EPSG:N -r near"
+        )
+    if grid.f > _POLE or grid.f + grid.e * dataset.height < -_POLE:
+        raise AlignmentError(
+            f"{path}: reaches from latitude {grid.f:.6g} to "
+            f"{grid.f + grid.e * dataset.height:.6g}, beyond a pole; its grid is wrong"
+        )
+    return Degrees(grid.f, -grid.e, grid.a, dataset.height, geod)
 
 
 def _check_same_grid(dataset: DatasetReader, other: DatasetReader, path: Path) -> None:

@@ -73,7 +73,7 @@ class ParcelReport:
     Attributes:
         out: The file.
         parcels: Number of parcels.
-        by_class: (name, parcels, hectares of pixels) of the classes that occur.
+        by_class: (name, parcels, hectares of their pixels) of the classes that occur.
         simplify_m: Tolerance that was used, in metres.
         named: Whether the map or a legend names the classes.
         boundary: The raster that told neighbours of one class apart, if any.
@@ -91,7 +91,7 @@ def vectorize(path: Path, out: Path, options: ParcelOptions = ParcelOptions()) -
     """Write the regions of a class map as polygons without gaps and overlaps.
 
     Args:
-        path: Class map: one band of codes 0 to 254 with a projected CRS.
+        path: Class map: one band of codes 0 to 254, projected or in degrees.
         out: .gpkg, .fgb or .geojson.
         options: How.
 
@@ -107,21 +107,19 @@ def vectorize(path: Path, out: Path, options: ParcelOptions = ParcelOptions()) -
         classes = numbered(codes, source.dataset) if names is None else names
         _check_codes(source, regions, classes)
         disk.require_space(out.parent, regions.count * _BYTES_A_PARCEL, f"writing {out.name}")
-        tolerance = max(source.pixel.height, source.pixel.width)
+        tolerance = source.ground.pixel
         if options.simplify_m is not None:
             tolerance = options.simplify_m
-        builder = PolygonBuilder(source.shape, regions, tolerance, source.pixel)
+        builder = PolygonBuilder(source.shape, regions, tolerance, source.ground)
         labels = Census(source.shape[1])
         layer = Layer(Wording.of(out, options.fields, path))
         with parcel_file(out, source.crs, list(classes.values()), layer) as writer:
             for strip in source.strips(options.strip_rows, measures=False):
                 _LOG.info("rows %d of %d", strip.top, source.shape[0])
-                numbers, polygons = builder.add(regions.of_label[labels.number(strip)])
-                writer.add(
-                    _on_the_ground(source, polygons),
-                    _columns(source, (numbers, polygons), regions, classes)
-                    | _constants(origin, len(numbers)),
-                )
+                numbers, drawn = builder.add(regions.of_label[labels.number(strip)])
+                polygons = _on_the_ground(source, drawn)
+                columns = _columns(source, (numbers, polygons), regions, classes)
+                writer.add(polygons, columns | _constants(origin, len(numbers)))
         rows = _by_class(source, regions, classes)
         boundary = options.boundaries.find(path)
         return ParcelReport(out, regions.count, rows, tolerance, names is not None, boundary)
@@ -129,7 +127,7 @@ def vectorize(path: Path, out: Path, options: ParcelOptions = ParcelOptions()) -
 
 def _census(source: ClassMap, options: ParcelOptions) -> Regions:
     """Learn all about the regions; one whose area is the minimum or more stays."""
-    minimum = int(np.ceil(options.min_area_m2 / source.pixel.area - 1e-9))
+    minimum = int(np.ceil(options.min_area_m2 / source.ground.unit - 1e-9))
     census = Census(source.shape[1], minimum)
     for strip in source.strips(options.strip_rows):
         census.add(strip)
@@ -163,11 +161,9 @@ def _columns(
     classes: dict[int, ParcelClass],
 ) -> dict[str, NDArray[np.generic]]:
     numbers, polygons = parcels
-    pixel = source.pixel
     codes = regions.code[numbers]
     entries = [classes[code] for code in codes.tolist()]
-    area = shapely.area(polygons) * pixel.area
-    scaled = shapely.transform(polygons, lambda xy: xy * [pixel.width, pixel.height])
+    area, outline = source.ground.measure(polygons)
     return {
         "id": regions.first[numbers] + 1,
         "class_code": codes.astype(np.int32),
@@ -176,7 +172,7 @@ def _columns(
         "rpg_group": _texts([entry.rpg_group for entry in entries]),
         "area_m2": np.round(area, 2),
         "area_ha": np.round(area / _SQUARE_METRES, 6),
-        "perimeter_m": np.round(shapely.length(scaled), 2),
+        "perimeter_m": np.round(outline, 2),
         "n_px": regions.pixels[numbers],
         **_measure_columns(regions, numbers),
     }
@@ -213,8 +209,8 @@ def _by_class(
     source: ClassMap, regions: Regions, classes: dict[int, ParcelClass]
 ) -> tuple[tuple[str, int, float], ...]:
     parcels = np.bincount(regions.code[1:], minlength=256)
-    pixels = np.bincount(regions.code[1:], regions.pixels[1:], 256)
-    hectares = pixels * source.pixel.area / _SQUARE_METRES
+    ground = np.bincount(regions.code[1:], regions.ground[1:], 256)
+    hectares = ground * source.ground.unit / _SQUARE_METRES
     return tuple(
         (classes[code].name, int(parcels[code]), round(float(hectares[code]), 6))
         for code in np.flatnonzero(parcels).tolist()

@@ -1,44 +1,51 @@
 """`omnisat pretrain`: an encoder learned from imagery alone."""
 
 import sys
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from omnisat_cli.cli.console import columns, say, say_json, set_up_logging
+from omnisat_cli.cli.console import set_up_logging
 from omnisat_cli.cli.imagery import Imagery, with_imagery
-from omnisat_cli.cli.learning_options import (
-    BUDGET,
-    DATASET,
-    DRAWS,
-    Flag,
-    Given,
-    batch_spec,
-    comma_list,
-    fit_spec,
-    open_part,
-    settle_threads,
-    with_flags,
-)
-from omnisat_cli.cli.options import AsJson, Quiet, Verbose, date_range
-from omnisat_cli.cli.request import inputs_from
-from omnisat_cli.cli.text import count, duration
-from omnisat_cli.errors import Exit, JobError
+from omnisat_cli.cli.learning_options import BUDGET, DATASET, DRAWS, Flag, Given, with_flags
+from omnisat_cli.cli.options import AsJson, Quiet, Verbose
 
-if TYPE_CHECKING:
-    from omnisat_cli.learning.examples import Examples
-    from omnisat_cli.learning.pretrain import PretrainJob, PretrainReport
-    from omnisat_cli.networks.pretraining import PretrainConfig
-
-_SIDE, _PATCH_M = 12, 10.0
 _LABELLED = ("--balanced", "--drop-region")
 _DRAWS = tuple(flag for flag in DRAWS if flag.name not in _LABELLED)
-_BUDGET = tuple(
-    replace(flag, default=0.0) if flag.name == "--weight-decay" else flag for flag in BUDGET
-)
+_OWN = {
+    "--rate": Flag(
+        "--rate", float | None, "Highest learning rate; default 0.002, anysat 0.0005.", "RATE"
+    ),
+    "--weight-decay": Flag(
+        "--weight-decay", float | None, "Of AdamW; default 0, anysat 0.05.", "RATE"
+    ),
+}
+_BUDGET = tuple(_OWN.get(flag.name, flag) for flag in BUDGET)
+_RATES = {"omnisat": (2e-3, 0.0), "anysat": (5e-4, 0.05)}
+"""Network to the learning rate and weight decay where nothing is said."""
+
+
+class Network(StrEnum):
+    """What is pretrained."""
+
+    OMNISAT = "omnisat"
+    ANYSAT = "anysat"
+
+
+class Keep(StrEnum):
+    """Which of the two networks of joint-embedding prediction is kept."""
+
+    TEACHER = "teacher"
+    STUDENT = "student"
+
+
+class Recipe(StrEnum):
+    """Whether the slips of the published step are reproduced."""
+
+    CORRECTED = "corrected"
+    OFFICIAL = "official"
 
 
 class Contrast(StrEnum):
@@ -69,6 +76,23 @@ TERMS = (
 """What a pretraining step of OmniSat computes."""
 
 
+JOINT = (
+    Flag("--mix", Path | None, "TOML file that describes several datasets.", "FILE"),
+    Flag(
+        "--scales", str | None,
+        "Sides of a patch in steps of 10 m, one drawn a step; default 1.", "N,N,...",
+    ),
+    Flag("--predictor-depth", int | None, "Blocks of the predictor; default 4.", "N"),
+    Flag(
+        "--momentum", float | None,
+        "Share of the old teacher at the first step; default 0.996, at the last 1.", "RATE",
+    ),
+    Flag("--keep", Keep | None, "Network that the pack holds; default teacher."),
+    Flag("--recipe", Recipe | None, "official repeats the slips of the published step."),
+)  # fmt: skip
+"""What `--network anysat` is asked beside."""
+
+
 def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
     info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
     return info
@@ -76,12 +100,14 @@ def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.Op
 
 @with_flags("dataset", DATASET)
 @with_flags("terms", TERMS)
+@with_flags("joint", JOINT)
 @with_flags("draws", _DRAWS)
 @with_flags("budget", _BUDGET)
 @with_imagery
 def pretrain(
     *,
     out: Annotated[Path, _flag("Folder of the model pack.", "-o", "--out", metavar="FOLDER")],
+    network: Annotated[Network, _flag("Network.")] = Network.OMNISAT,
     dataset: Given,
     imagery: Imagery,
     dates: Annotated[
@@ -97,6 +123,7 @@ def pretrain(
         str, _flag("Size from scratch: tiny, small, medium, official.", metavar="NAME")
     ] = "small",
     terms: Given,
+    joint: Given,
     draws: Given,
     budget: Given,
     licence: Annotated[str, _flag("Licence of the pack.", metavar="TEXT")] = "not stated",
@@ -108,135 +135,22 @@ def pretrain(
 ) -> None:
     """Pretrain an encoder on imagery alone: no labels are needed, none are looked at.
 
-    Give a --dataset with its --root, or imagery of an area (--aerial, --s2 …). The pack makes no
-    map: `omnisat train --from` fine-tunes it. Ends with 130 when it was stopped: the same command
-    then goes on.
+    Give a --dataset with its --root, imagery of an area (--aerial, --s2 …), or for anysat several
+    datasets with --mix. The pack makes no map: `omnisat train --from` fine-tunes it. Ends with 130
+    when it was stopped: the same command then goes on.
     """
     set_up_logging(verbose, quiet)
-    from omnisat_cli.learning.pretrain import PretrainJob
+    from omnisat_cli.cli import pretraining
 
-    config = _config(terms)
-    settle_threads(budget)
-    examples = _examples(dataset, imagery, draws, (dates, crs), start)
-    names = tuple(channel.name for channel in examples.channels)
-    job = PretrainJob(
-        out=out,
-        fit=fit_spec(budget),
-        draws=batch_spec({**draws, "balanced": 0.0, "drop_region": 0.0}, names, 0.0),
-        config=config,
-        size=size,
-        modalities=comma_list(dataset["modalities"]),
-        start=start,
-        licence=licence,
-        command=("omnisat", *sys.argv[1:]),
-        resume=resume,
-        overwrite=overwrite,
+    wish = pretraining.Wish(
+        dataset, pretraining.Ground(imagery, dates, crs), terms, joint, draws, budget
     )
-    report = _run(examples, job, quiet=quiet)
-    if report.fit.main:
-        _show(report, out, as_json=as_json)
-    raise typer.Exit(Exit.INTERRUPTED if report.fit.ended == "stopped" else Exit.COMPLETE)
-
-
-def _config(terms: Given) -> "PretrainConfig":
-    """Turn the flags of `TERMS` into what a step computes.
-
-    Raises:
-        JobError: If nothing is left to learn from, or a number is out of range.
-    """
-    from omnisat_cli.networks.pretraining import PretrainConfig
-
-    try:
-        return PretrainConfig.from_dict({**terms, "contrast": str(terms["contrast"])})
-    except ValueError as error:
-        raise JobError(f"omnisat pretrain: {error}") from error
-
-
-def _examples(
-    dataset: Given,
-    imagery: Imagery,
-    draws: Given,
-    place: tuple[str | None, str | None],
-    start: str | None,
-) -> "Examples":
-    """Open a dataset, or the imagery of an area, as the pack to start from wants it.
-
-    Raises:
-        JobError: If neither or both are given.
-    """
-    dates, crs = place
-    inputs = inputs_from(imagery, dates)
-    if (dataset["dataset"] is None) == (not inputs):
-        what = "both are given" if inputs else "neither is given"
-        raise JobError(
-            f"pretrain learns from a dataset (--dataset NAME --root DIR) or from the imagery of an "
-            f"area (--aerial, --s2 …): {what}"
-        )
-    side = draws["side"]
-    assert side is None or isinstance(side, int)
-    if not inputs:
-        split, folds = (None if dataset[k] is None else str(dataset[k]) for k in ("split", "folds"))
-        return open_part(dataset, split=split, folds=folds, side=side)
-    from omnisat_cli.learning.area import AreaCut, AreaInputs, open_areas
-    from omnisat_cli.modality import modality
-    from omnisat_cli.packs.registry import find_pack
-    from omnisat_cli.sources.opening import Wanted
-
-    for name in ("root", "split", "folds", "place"):
-        if dataset[name] is not None:
-            raise JobError(f"--{name} is about --dataset, which is missing")
-    patch = dataset["patch"]
-    assert patch is None or isinstance(patch, float)
-    cut = AreaCut(side or _SIDE, patch or _PATCH_M)
-    if start is not None:
-        card = find_pack(start).card
-        wanted = tuple(
-            Wanted(entry.name, modality(entry.name).stored(entry.bands), entry.gsd)
-            for entry in card.modalities
-        )
-        cut = AreaCut(side or card.window.size, patch or card.patch_m, wanted=wanted)
-    return open_areas([AreaInputs(inputs, crs=crs, dates=date_range(dates))], cut)
-
-
-def _run(examples: "Examples", job: "PretrainJob", *, quiet: bool) -> "PretrainReport":
-    """Pretrain with the progress shown; the first Ctrl-C ends it after the step in work."""
-    from omnisat_cli.cli.guard import stoppable
-    from omnisat_cli.cli.learning_progress import choose_training_progress
-    from omnisat_cli.learning.pretrain import pretrain as work
-
-    progress = choose_training_progress(quiet, job.fit.minutes)
-    with stoppable("the step in work") as stop:
-        try:
-            return work(examples, job, watch=progress, stop=stop)
-        finally:
-            progress.close()
-
-
-def _show(report: "PretrainReport", out: Path, *, as_json: bool) -> None:
-    """Say how it went."""
-    fit = report.fit
-    if as_json:
-        say_json(
-            {
-                "pack": None if report.pack is None else str(out),
-                "ended": fit.ended,
-                "steps": fit.steps,
-                "seconds": round(fit.seconds, 1),
-                "step_seconds": round(fit.step_seconds, 4),
-                "busy": round(fit.busy, 4),
-                "parameters": report.parameters,
-                "losses": dict(fit.loss),
-            }
-        )
-        return
-    if report.pack is None:
-        say(f"stopped after {count(fit.steps, 'step')}; the same command goes on from there")
-        return
-    rows = [(name, f"{value:.4g}") for name, value in fit.loss.items()]
-    say(
-        f"{out}: encoder pretrained in {count(fit.steps, 'step')}, {duration(fit.seconds)} "
-        f"({fit.step_seconds:.2g} s a step, {fit.busy:.0%} of it computing)"
+    said = pretraining.Said(
+        out, start, size, licence, ("omnisat", *sys.argv[1:]), resume, overwrite
     )
-    for line in columns(rows, indent="  "):
-        say(line)
-    say(f"  next: omnisat train --from {out} --labels …")
+    rates = _RATES[network.value]
+    if network is Network.ANYSAT:
+        report = pretraining.anysat(wish, said, rates, quiet=quiet)
+    else:
+        report = pretraining.omnisat(wish, said, rates, quiet=quiet)
+    raise typer.Exit(pretraining.show(report, out, as_json=as_json))

@@ -174,6 +174,7 @@ class Mixture:
         seed: Of the draws.
         blocks: How masks are drawn.
         min_dates: Fewest clear dates that make a series present.
+        augment: Whether windows are turned and mirrored at random.
 
     Raises:
         JobError: If windows of a dataset cannot be cut into patches of one of its scales, or the
@@ -185,6 +186,7 @@ class Mixture:
     seed: int
     blocks: BlockSpec = field(default_factory=BlockSpec)
     min_dates: int = 1
+    augment: bool = True
 
     def __post_init__(self) -> None:
         weights = np.array([part.member.weight for part in self.parts])
@@ -223,6 +225,7 @@ class Mixture:
             part.member.batch,
             part.member.side,
             keep_dates=dict.fromkeys(series, keep) if keep else {},
+            augment=self.augment,
             min_dates=self.min_dates,
             any_pixel=True,
         )
@@ -234,7 +237,7 @@ def _check_scales(member: Member, side_m: float) -> None:
         count = side_m / (CELL_M * scale)
         if count != round(count) or count < 2:
             raise JobError(
-                f"{member.name}: windows of {side_m:g} m hold {count:g} patches of "
+                f"{member.name}: windows of {side_m:g} m hold {count:.3g} patches of "
                 f"{CELL_M * scale} m a side (scale {scale}); at least 2, and a whole number, are "
                 "needed"
             )

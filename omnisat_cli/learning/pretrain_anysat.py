@@ -62,6 +62,7 @@ class JepaJob:
         start: AnySat pack that is trained on, or None to begin with random weights.
         keep: Which of the two networks the pack holds; the published recipe keeps the teacher.
         min_dates: Fewest clear dates that make a series present.
+        augment: Whether windows are turned and mirrored at random.
         licence: Of the pack.
         command: Command line, for the provenance.
         resume: Go on with a pretraining that was stopped.
@@ -75,6 +76,7 @@ class JepaJob:
     start: str | None = None
     keep: Keep = "teacher"
     min_dates: int = 1
+    augment: bool = True
     licence: str = "not stated"
     command: tuple[str, ...] = ()
     resume: bool = True
@@ -237,7 +239,7 @@ def _plan(parts: tuple[Part, ...], job: JepaJob) -> _Plan:
         )
     _check(parts, network.encoder, job.config)
     blocks = BlockSpec(recipe=job.config.recipe)
-    mixture = Mixture(parts, cards, job.fit.seed, blocks, job.min_dates)
+    mixture = Mixture(parts, cards, job.fit.seed, blocks, job.min_dates, job.augment)
     return _Plan(mixture, network, weights, legend, start)
 
 
@@ -292,6 +294,7 @@ def _facts(parts: tuple[Part, ...], job: JepaJob, plan: _Plan) -> dict[str, obje
         "network": plan.network.to_dict(),
         "pretraining": job.config.to_dict(),
         "min_dates": job.min_dates,
+        "augment": job.augment,
         "start": None if plan.start is None else plan.start.card.weights_sha256,
     }
 

@@ -230,7 +230,7 @@ def test_files_that_cannot_be_compared_are_refused_with_a_reason(tmp_path: Path)
     with pytest.raises(SourceError, match="no such file"):
         read_pair(ParcelFiles(good, tmp_path / "absent.gpkg"))
     (tmp_path / "bad.gpkg").write_bytes(b"SQLite format 3\0 and nothing")
-    with pytest.raises(SourceError, match="cannot be read"):
+    with pytest.raises(SourceError, match="is neither GeoJSON"):
         read_pair(ParcelFiles(good, tmp_path / "bad.gpkg"))
     rules = ParcelRules(void=frozenset({"a", "b"}))
     with pytest.raises(JobError, match="nothing to score"):

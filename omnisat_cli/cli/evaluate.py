@@ -68,6 +68,23 @@ def evaluate(
     update_card: Annotated[
         str | None, _flag("Write the figures into the model's card.", metavar="TESTSET")
     ] = None,
+    parcels: Annotated[
+        Path | None, _flag("Predicted parcels to compare with --reference.", metavar="FILE")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        _flag("Reference parcels; --field names their class column.", metavar="FILE"),
+    ] = None,
+    void: Annotated[
+        str | None, _flag("Classes of --reference that are unknown ground.", metavar="V,V,...")
+    ] = None,
+    elsewhere_void: Annotated[
+        bool,
+        _flag("Ground without reference parcels is unknown, not wrong.", "--elsewhere-void"),
+    ] = False,
+    tolerance: Annotated[
+        float, _flag("Distance within which outlines of parcels agree.", metavar="METRES")
+    ] = 3.0,
     dates: Annotated[
         str | None, _flag("First and last day of --s2, --s1 …", metavar="A/B|FILE")
     ] = None,
@@ -84,10 +101,19 @@ def evaluate(
 ) -> None:
     """Compare a map, or what a model makes of imagery, with labels.
 
-    Give a MAP and --labels; a --model with --dataset and --root; or a --model with imagery
-    (--aerial, --s2 …) and --labels.
+    Give a MAP and --labels; a --model with --dataset and --root; a --model with imagery
+    (--aerial, --s2 …) and --labels; or --parcels and --reference.
     """
     set_up_logging(verbose, quiet)
+    if parcels is not None:
+        from omnisat_cli.cli.parcel_scoring import ParcelJob, score_files
+
+        _refuse_other_routes(path=path, labels=labels, model=model, dataset=dataset, out=out)
+        job = ParcelJob(parcels, reference, field, void, elsewhere_void, tolerance)
+        score_files(job, as_json=as_json)
+        return
+    if reference or void or elsewhere_void:
+        raise JobError("--reference, --void and --elsewhere-void are about --parcels: missing")
     from omnisat_cli.cli import scoring
     from omnisat_cli.learning.evaluate import TruthRequest
 
@@ -112,3 +138,11 @@ def evaluate(
         area = scoring.AreaJob(str(model), inputs, AreaRequest(aoi), date_range(dates))
         report = scoring.of_area(area, truth, subsets, execution)
     saving.finish(report, model)
+
+
+def _refuse_other_routes(**given: object) -> None:
+    """Refuse what `--parcels` makes no use of."""
+    other = [name for name, value in given.items() if value]
+    if other:
+        named = ", ".join("MAP" if name == "path" else f"--{name}" for name in other)
+        raise JobError(f"--parcels is compared with --reference alone; leave out {named}")

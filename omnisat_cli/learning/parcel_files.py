@@ -10,9 +10,11 @@ import pyproj
 import shapely
 
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
-from omnisat_cli.geo.crs import is_metric, mover, name_crs, same_crs
+from omnisat_cli.geo.crs import is_metric, name_crs
 from omnisat_cli.learning.parcel_scores import ParcelSet
+from omnisat_cli.outputs.parcels.repair import make_fit
 from omnisat_cli.sources.safe import local_path
+from omnisat_cli.sources.vectors import GEOPARQUET, vector_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +26,7 @@ CODE, NAME = "class_code", "class_name"
 """Columns of the parcels that omnisat writes."""
 
 _SHOWN = 8
-_KEPT = ("Polygon", "MultiPolygon", "GeometryCollection")
+_WHAT = "parcels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def _read(path: Path, columns: Iterable[str]) -> _File:
     if not place.is_file():
         raise SourceError(f"{path}: there is no such file")
     try:
-        if place.suffix.lower() in {".parquet", ".geoparquet"}:
+        if vector_kind(place, _WHAT) == GEOPARQUET:
             frame = geopandas.read_parquet(place)
         else:
             layer = _only_layer(place)
@@ -140,7 +142,7 @@ def _only_layer(place: Path) -> str:
 def _columns(path: Path) -> str:
     import pyogrio
 
-    if path.suffix.lower() in {".parquet", ".geoparquet"}:
+    if vector_kind(path, _WHAT) == GEOPARQUET:
         import pyarrow.parquet
 
         return ", ".join(pyarrow.parquet.read_schema(path).names)
@@ -198,37 +200,17 @@ def _parcel_set(
     file: _File, classes: NDArray[np.str_] | None, crs: str, notes: list[str]
 ) -> ParcelSet:
     """Repair, flatten and warp the geometries; drop what is no polygon."""
-    there = ~(shapely.is_missing(file.shapes) | shapely.is_empty(file.shapes))
-    shapes = shapely.force_2d(file.shapes)
-    invalid = there & ~shapely.is_valid(shapes)
-    if not same_crs(file.crs, crs):
-        warp = mover(file.crs, crs)
-        shapes = shapely.transform(shapes, lambda xy: np.stack(warp.transform(*xy.T), axis=1))
-        invalid |= there & ~shapely.is_valid(shapes)
-    shapes[invalid] = shapely.make_valid(shapes[invalid])
-    shapes = np.array([_surface(shape) for shape in shapes], object)
-    kept = there & (shapely.area(shapes) > 0)
-    if invalid.any():
-        notes.append(f"{file.path.name}: {int(invalid.sum())} invalid geometries repaired")
-    if not kept.all():
-        notes.append(f"{file.path.name}: {int((~kept).sum())} features without a polygon left out")
+    fit = make_fit(shapely.to_wkb(file.shapes), file.crs, crs)
+    kept = ~shapely.is_missing(fit.polygons)
+    repaired, dropped = int(fit.repaired.sum()), int((~kept).sum())
+    if repaired:
+        notes.append(f"{file.path.name}: {repaired} invalid geometries repaired")
+    if dropped:
+        notes.append(f"{file.path.name}: {dropped} features without a polygon left out")
     if not kept.any():
-        raise SourceError(f"{file.path}: holds no parcel ({len(shapes)} features, none a polygon)")
-    return ParcelSet(
-        shapes[kept],
-        None if classes is None else classes[kept],
-        int(invalid.sum()),
-        int((~kept).sum()),
-    )
-
-
-def _surface(shape: object) -> object:
-    """Keep the polygons of a geometry: repairs leave lines and points behind."""
-    kind = getattr(shape, "geom_type", None)
-    if kind != "GeometryCollection":
-        return shape if kind in _KEPT else shapely.Polygon()
-    parts = shapely.get_parts(shapely.get_parts(shape))
-    return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
+        raise SourceError(f"{file.path}: holds no parcel ({len(kept)} features, none a polygon)")
+    columns = None if classes is None else classes[kept]
+    return ParcelSet(fit.polygons[kept], columns, repaired, dropped)
 
 
 def _check_meeting(

@@ -64,6 +64,12 @@ def train(
     freeze: Annotated[
         Literal["encoder"] | None, _flag("Part of that pack that does not learn.")
     ] = None,
+    probe: Annotated[
+        bool, _flag("Only fit a linear head on --embeddings: seconds, few labels.", "--probe")
+    ] = False,
+    embeddings: Annotated[
+        Path | None, _flag("File of `omnisat embed`, for --probe.", metavar="FILE")
+    ] = None,
     network: Annotated[
         Literal["omnisat", "utae", "dual-stream", "unet"], _flag("Network, from scratch.")
     ] = "omnisat",
@@ -98,10 +104,18 @@ def train(
     """Learn from labels and write a model pack that `predict` takes.
 
     Give imagery as to `predict`, with --labels; or --dataset with --root. The network learns from
-    scratch, or goes on from another pack with --from. Validation is on ground of its own. Ends
+    scratch, or goes on from another pack with --from; or --probe fits a head on what `embed` wrote.
+    Validation is on ground of its own. Ends
     with 0 when the pack is written, 130 when it was stopped: the same command then goes on.
     """
     set_up_logging(verbose, quiet)
+    if probe or embeddings is not None:
+        from omnisat_cli.cli import probing
+
+        labelled = probing.Labelled(labels, field, classes, labels_crs, point_radius)
+        inputs = probing.Inputs(probe, embeddings, imagery, dataset)
+        kept = probing.Kept(out, start, licence, limits, overwrite)
+        raise typer.Exit(probing.run(inputs, labelled, kept, as_json=as_json))
     from omnisat_cli.cli import teaching
 
     ground = teaching.Ground(

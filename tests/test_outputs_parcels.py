@@ -29,7 +29,7 @@ from omnisat_cli.errors import (
 )
 from omnisat_cli.outputs.faults import KILLED, VARIABLE
 from omnisat_cli.outputs.parcels import writer as writer_module
-from omnisat_cli.outputs.parcels.faces import PolygonBuilder
+from omnisat_cli.outputs.parcels.faces import Drawing, PolygonBuilder
 from omnisat_cli.outputs.parcels.ground import Pixel
 from omnisat_cli.outputs.parcels.regions import Census, Regions, Strip, class_links
 from omnisat_cli.outputs.parcels.source import Boundaries
@@ -57,13 +57,14 @@ def strips(codes: Codes, rows: int) -> list[Strip]:
 
 
 def draw(
-    codes: Codes, rows: int, minimum: int = 0, tolerance: float = 0
+    codes: Codes, rows: int, minimum: int = 0, tolerance: float = 0, smooth: float = 0
 ) -> tuple[Regions, list[int], NDArray[np.object_]]:
     census, labels = Census(codes.shape[1], minimum), Census(codes.shape[1])
     for strip in strips(codes, rows):
         census.add(strip)
     regions = census.finish()
-    builder = PolygonBuilder(codes.shape, regions, tolerance, Pixel(1, 1))
+    drawing = Drawing(Pixel(1, 1), tolerance, smooth)
+    builder = PolygonBuilder(codes.shape, regions, drawing)
     numbers: list[int] = []
     polygons: list[object] = []
     for strip in strips(codes, rows):

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
+from omnisat_cli.outputs.parcels.smooth import Originals
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from omnisat_cli.outputs.parcels.borders import Border
     from omnisat_cli.outputs.parcels.ground import Ground
     from omnisat_cli.outputs.parcels.regions import Integers, Mask
+    from omnisat_cli.outputs.parcels.smooth import Smoother
 
     Floats = NDArray[np.float64]
+    Corners = NDArray[np.int64] | NDArray[np.float64]
 
 _TOUCHES_AT_ITS_END = "FF*F*****"
 """DE-9IM of hull and side: the inside of the side is outside, its end may lie on the outline."""
@@ -54,21 +58,26 @@ class Simplifier:
     Args:
         tolerance_m: How far a border may move, in metres.
         ground: Size of the pixels.
+        smoother: What rounds the corners afterwards, if anything.
+        margin: Rows beyond a border that must be known for that.
     """
 
-    def __init__(self, tolerance_m: float, ground: Ground) -> None:
+    def __init__(
+        self, tolerance_m: float, ground: Ground, smoother: Smoother | None = None, margin: int = 0
+    ) -> None:
         self._tolerance = tolerance_m
         self._ground = ground
+        self._smoother, self._margin = smoother, margin
         self._linked: set[frozenset[tuple[int, int]]] = set()
         self._kept: list[Border] = []
 
-    def add(self, ready: Sequence[Border], others: Sequence[Border]) -> list[Integers]:
+    def add(self, ready: Sequence[Border], others: Sequence[Border]) -> Sequence[Corners]:
         """Simplify borders.
 
         Args:
             ready: Whole borders in the order of their keys; those of earlier calls have lower ones.
-            others: All other borders that reach into rows of `ready`, or parts of them; those that
-                were ready before are remembered here.
+            others: All other borders that reach into rows of `ready` and their margin, or parts of
+                them; those that were ready before are remembered here.
 
         Returns:
             (K, 2) corners of each border that is ready.
@@ -80,13 +89,17 @@ class Simplifier:
         ends = np.cumsum([len(b.corners) for b in ready])
         begins = np.concatenate([[0], ends[:-1]])
         chains = _Chains(begins, ends - 1, split)
-        sides = _Sides(corners, begins, [*self._kept, *others])
+        sides = _Sides(corners, begins, [*self._kept, *others], self._margin)
         keep = np.zeros(len(corners), bool)
         keep[begins] = keep[ends - 1] = True
         while len(chains.first):
             chains = self._divide(chains, corners, sides, keep)
         self._forget([*ready], others)
-        return [corners[a:b][keep[a:b]] for a, b in zip(begins, ends, strict=True)]
+        outlines = [corners[a:b][keep[a:b]] for a, b in zip(begins, ends, strict=True)]
+        if self._smoother is None:
+            return outlines
+        rings = [border.ring for border in ready]
+        return self._smoother.smooth(outlines, rings, sides.originals(begins))
 
     def _must_bend(self, border: Border) -> bool:
         """Whether a straight line would coincide with another border, or shrink to a point."""
@@ -98,7 +111,7 @@ class Simplifier:
     def _forget(self, ready: list[Border], others: Sequence[Border]) -> None:
         """Keep what borders that are not ready yet may still meet."""
         top = min((border.rows[0] for border in others), default=np.inf)
-        self._kept = [b for b in [*self._kept, *ready] if b.rows[1] >= top]
+        self._kept = [b for b in [*self._kept, *ready] if b.rows[1] >= top - self._margin]
         tips = {end for border in others for end in border.ends}
         self._linked = {link for link in self._linked if link <= tips}
 
@@ -147,14 +160,17 @@ class _Sides:
         corners: (P, 2) corners of the borders that are simplified.
         begins: Places where a border begins.
         others: Further borders.
+        margin: Rows above and below `corners` that are of interest too.
     """
 
-    def __init__(self, corners: Integers, begins: Integers, others: Sequence[Border]) -> None:
+    def __init__(
+        self, corners: Integers, begins: Integers, others: Sequence[Border], margin: int
+    ) -> None:
         first = np.ones(len(corners), bool)
         first[begins] = False
         own = np.flatnonzero(first) - 1
         starts, stops = [corners[own]], [corners[own + 1]]
-        top, bottom = int(corners[:, 0].min()), int(corners[:, 0].max())
+        top, bottom = int(corners[:, 0].min()) - margin, int(corners[:, 0].max()) + margin
         for border in others:
             rows = border.corners[:, 0]
             low = np.maximum(rows[1:], rows[:-1]) >= top
@@ -167,6 +183,11 @@ class _Sides:
         self._place = np.full(len(self._ends), -1, np.int64)
         self._place[: len(own)] = own
         self._tree = shapely.STRtree(self._lines)
+
+    def originals(self, begins: Integers) -> Originals:
+        """Return the sides with the number of the border that they belong to."""
+        border = np.searchsorted(begins, self._place, side="right") - 1
+        return Originals(self._tree, np.where(self._place < 0, -1, border))
 
     def leave_free(self, chains: _Chains) -> Mask:
         """Say whether the hull of each chain holds no side but its own.

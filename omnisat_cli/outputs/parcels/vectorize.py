@@ -16,7 +16,7 @@ import shapely
 from omnisat_cli.errors import JobError, SourceError
 from omnisat_cli.outputs import disk
 from omnisat_cli.outputs.parcels.columns import Wording
-from omnisat_cli.outputs.parcels.faces import PolygonBuilder
+from omnisat_cli.outputs.parcels.faces import Drawing, PolygonBuilder
 from omnisat_cli.outputs.parcels.names import Origin, find_names, numbered, read_origin
 from omnisat_cli.outputs.parcels.regions import Census
 from omnisat_cli.outputs.parcels.source import MEASURES, Boundaries, ClassMap, open_map
@@ -50,6 +50,8 @@ class ParcelOptions:
         boundaries: Parcel boundaries that tell neighbours of one class apart.
         strip_rows: Rows held at a time; the parcels do not depend on it.
         fields: Which columns; None = those of fiboa for GeoParquet, else all.
+        smooth: Round corners; borders then move by up to `simplify_m` once more (by half a pixel
+            where that is 0).
     """
 
     simplify_m: float | None = None
@@ -59,6 +61,7 @@ class ParcelOptions:
     boundaries: Boundaries = field(default_factory=Boundaries)
     strip_rows: int | None = None
     fields: Fields | None = None
+    smooth: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("--simplify", self.simplify_m), ("--min-area", self.min_area_m2)):
@@ -110,7 +113,8 @@ def vectorize(path: Path, out: Path, options: ParcelOptions = ParcelOptions()) -
         tolerance = source.ground.pixel
         if options.simplify_m is not None:
             tolerance = options.simplify_m
-        builder = PolygonBuilder(source.shape, regions, tolerance, source.ground)
+        smooth = (tolerance or source.ground.pixel / 2) if options.smooth else 0.0
+        builder = PolygonBuilder(source.shape, regions, Drawing(source.ground, tolerance, smooth))
         labels = Census(source.shape[1])
         layer = Layer(Wording.of(out, options.fields, path))
         with parcel_file(out, source.crs, list(classes.values()), layer) as writer:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import shapely
 from cli_runs import omnisat, write_tiny_scene
-from test_outputs_parcels import LEFT, TOP, feature_count, fields, write_map
+from test_outputs_parcels import LEFT, TOP, feature_count, fields, read, write_map
 
 from omnisat_cli.cli.parcels import ParcelWish
 from omnisat_cli.cli.vectorize import square_metres
@@ -39,6 +39,16 @@ def test_a_map_becomes_parcels_and_a_second_run_asks_before_it_replaces(tmp_path
     other = tmp_path / "p.parquet"
     assert omnisat("vectorize", path, "-o", other, "--fields", "oso").code == Exit.COMPLETE
     assert "Aire" in gpd.read_parquet(other).columns
+
+
+def test_smooth_parcels_have_more_corners(tmp_path: Path) -> None:
+    path, out = write_map(tmp_path / "map.tif", fields(30)), tmp_path / "parcels.fgb"
+    counts = []
+    for words in ((), ("--smooth",)):
+        done = omnisat("vectorize", path, "-o", out, "--overwrite", *words)
+        assert done.code == Exit.COMPLETE, done.err
+        counts.append(int(shapely.get_num_coordinates(read(out)[1]).sum()))
+    assert counts[1] > counts[0]
 
 
 def test_a_map_without_names_says_so(tmp_path: Path) -> None:

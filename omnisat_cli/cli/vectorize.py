@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _AREA = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(m2|m²|ha|)\s*")
 _SQUARE_METRES = 10_000
-_DRAWING = ("simplify", "min_area", "boundary", "no_boundary", "fields")
+_DRAWING = ("simplify", "smooth", "min_area", "boundary", "no_boundary", "fields")
 _EXISTING = ("parcels_crs", "parcels_layer", "declared", "crosswalk", "suspects")
 
 
@@ -49,6 +49,10 @@ def vectorize(
             help="How far a border may move; default one pixel, 0 keeps pixel outlines.",
         ),
     ] = None,
+    smooth: Annotated[
+        bool,
+        typer.Option("--smooth", help="Round corners; they move by up to --simplify once more."),
+    ] = False,
     min_area: Annotated[
         str,
         typer.Option(
@@ -138,6 +142,7 @@ def vectorize(
         overwrite=overwrite,
         boundaries=Boundaries(not no_boundary, boundary),
         fields=None if fields is None else Fields(fields.value),
+        smooth=smooth,
     )
     report = run(path, out, options)
     if as_json:

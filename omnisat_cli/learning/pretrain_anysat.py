@@ -133,17 +133,13 @@ def pretrain_anysat(
         )
         report = fit(network, lesson, job.fit, folder, watch=watch, stop=stop)
         size = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        made = None
-        if report.ended != "stopped" and report.main:
-            if job.keep == "teacher":
-                segmenter.encoder.load_state_dict(network.teacher.state_dict())
-            made = publish_pack(
-                job.out,
-                _card(parts, job, plan, report, network.untouched),
-                plan.legend,
-                segmenter.state_dict(),
-                _provenance(parts, job, plan, report),
-            )
+        if report.ended == "stopped" or not report.main:
+            return PretrainReport(report, None, size)
+        if job.keep == "teacher":
+            segmenter.encoder.load_state_dict(network.teacher.state_dict())
+        card = _card(parts, job, plan, report, network.untouched)
+        facts = _provenance(parts, job, plan, report)
+        made = publish_pack(job.out, card, plan.legend, segmenter.state_dict(), facts)
         return PretrainReport(report, made, size)
 
 

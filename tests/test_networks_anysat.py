@@ -457,3 +457,27 @@ def test_the_teacher_follows_ever_more_slowly() -> None:
     torch.testing.assert_close(teacher.mlp[1].weight, 0.75 * before + 0.25 * towards)
     assert teacher_momentum(0, 100) == pytest.approx(0.996)
     assert teacher_momentum(100, 100) == pytest.approx(1.0)
+
+
+@torch.inference_mode()
+def test_the_folded_mapper_gives_the_same_tokens() -> None:
+    network = AnySatSegmenter(AnySatSegmenterConfig(LOCAL, 3, patch_m=20, grid=(3, 3))).eval()
+    shaken(network)
+    folded = fold_for_inference(network.double()).double()  # type: ignore[attr-defined]
+    generator = torch.Generator().manual_seed(2)
+    pixels = torch.randn(5, 3, 10, 2, 2, generator=generator, dtype=torch.float64)
+    for valid in (torch.ones(5, 3, dtype=torch.bool), torch.rand(5, 3, generator=generator) > 0.4):
+        valid[:, 0] = True
+        one = network.encode_series("s2", pixels, DAYS, valid)
+        two = folded.encode_series("s2", pixels, DAYS, valid)
+        torch.testing.assert_close(one.tokens, two.tokens, atol=1e-6, rtol=1e-6)
+
+
+@torch.inference_mode()
+def test_patch_vectors_do_not_need_the_sub_patches() -> None:
+    network = small()
+    pixels = torch.randn(3, 4, 50, 50, generator=torch.Generator().manual_seed(3))
+    whole = network.encode("aerial", pixels)
+    alone = network.encode("aerial", pixels, kept=False)
+    torch.testing.assert_close(alone.tokens, whole.tokens, atol=1e-5, rtol=1e-5)
+    assert alone.fine.shape == (3, 0, 64)

@@ -241,13 +241,19 @@ class AnySat(nn.Module):
         ):
             nn.init.trunc_normal_(parameter, std=0.02)
 
-    def encode_image(self, name: str, pixels: Tensor) -> Patches:
-        """Encode image patches (N, C, p, p)."""
+    def encode_image(self, name: str, pixels: Tensor, *, kept: bool = True) -> Patches:
+        """Encode image patches (N, C, p, p); see `encode`."""
         projector = self.get_submodule(f"projector_{name}")
-        return self._spatial(name, projector(pixels))
+        return self._spatial(name, projector(pixels), kept=kept)
 
     def encode_series(
-        self, name: str, pixels: Tensor, days: Tensor, valid: Tensor | None = None
+        self,
+        name: str,
+        pixels: Tensor,
+        days: Tensor,
+        valid: Tensor | None = None,
+        *,
+        kept: bool = True,
     ) -> Patches:
         """Encode patches of a series.
 
@@ -256,9 +262,10 @@ class AnySat(nn.Module):
             pixels: (N, T, C, p, p).
             days: (T,) or (N, T).
             valid: (N, T) or (N, T, p, p) bool; None takes everything.
+            kept: Return the sub-patch vectors; none of them otherwise.
         """
         projector = self.get_submodule(f"projector_{name}")
-        return self._spatial(name, projector(pixels, days, valid))
+        return self._spatial(name, projector(pixels, days, valid), kept=kept)
 
     def encode(
         self,
@@ -281,11 +288,11 @@ class AnySat(nn.Module):
         done: list[Patches] = []
         for part in self._parts(pixels):
             if days is None:
-                done.append(self.encode_image(name, pixels[part]))
+                done.append(self.encode_image(name, pixels[part], kept=kept))
                 continue
             own = days if days.dim() == 1 else days[part]
             flags = None if valid is None else valid[part]
-            done.append(self.encode_series(name, pixels[part], own, flags))
+            done.append(self.encode_series(name, pixels[part], own, flags, kept=kept))
         return _join(done, kept=kept)
 
     def fuse(
@@ -417,8 +424,9 @@ class AnySat(nn.Module):
         fused = self.fuse(seen.tokens, seen.grid, patch_m, seen.present)
         return Features(fused, seen.grid, seen.fine)
 
-    def _spatial(self, name: str, parts: Subpatches) -> Patches:
-        token, fine = self.spatial_encoder(parts, self.config.sensor(name).subpatch_m)
+    def _spatial(self, name: str, parts: Subpatches, *, kept: bool) -> Patches:
+        step = self.config.sensor(name).subpatch_m
+        token, fine = self.spatial_encoder(parts, step, kept=kept)
         return Patches(token, fine, None if parts.present is None else parts.present.any(1))
 
     def _encode_window(

@@ -142,7 +142,7 @@ class SeriesProjector(nn.Module):
     def __init__(self, config: AnySatConfig, sensor: Sensor) -> None:
         super().__init__()
         self.behaviour = config.behaviour
-        self.patch_embed = PixelSeries(config.series(sensor))
+        self.patch_embed: nn.Module = PixelSeries(config.series(sensor))
         self.pad_parameter = nn.Parameter(torch.zeros(()))
 
     def forward(self, pixels: Tensor, days: Tensor, valid: Tensor | None) -> Subpatches:
@@ -195,6 +195,20 @@ class Attention(nn.Module):
         out: Tensor = self.proj(y.transpose(1, 2).reshape(B, L, D))
         return out
 
+    def first(self, x: Tensor) -> Tensor:
+        """Return the first row of `forward` with every token present: (B, L, D) to (B, 1, D).
+
+        It has one bucket with every token: a constant, which softmax ignores.
+        """
+        B, L, D = x.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = functional.linear(x[:, :1], weight[:D], bias[:D]).view(B, 1, self.heads, -1)
+        kv = functional.linear(x, weight[D:], bias[D:]).view(B, L, 2, self.heads, -1)
+        k, v = kv.permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(q.transpose(1, 2), k, v)
+        out: Tensor = self.proj(y.transpose(1, 2).reshape(B, 1, D))
+        return out
+
 
 class HeadAttention(Attention):
     """Attention between the heads of each token: the release's flash branch by its contract."""
@@ -231,6 +245,12 @@ class Block(nn.Module):
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
+    def first(self, x: Tensor) -> Tensor:
+        """Transform the first token alone, every token being present: (B, L, D) to (B, 1, D)."""
+        y = x[:, :1] + self.attn.first(self.norm1(x))
+        z: Tensor = y + self.mlp(self.norm2(y))
+        return z
+
 
 class SpatialEncoder(nn.Module):
     """Transformer over the sub-patches of one patch, shared by all sensors."""
@@ -245,12 +265,15 @@ class SpatialEncoder(nn.Module):
         )
         self.predictor_norm = nn.LayerNorm(width)
 
-    def forward(self, parts: Subpatches, step_m: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, parts: Subpatches, step_m: float, *, kept: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Encode patches.
 
         Args:
             parts: Sub-patches of square patches.
             step_m: Ground distance of neighbouring sub-patches, metres.
+            kept: Return the sub-patch vectors; none of them otherwise.
 
         Returns:
             (N, D) patch vectors and (N, S, D) sub-patch vectors in the order of `parts`.
@@ -264,7 +287,12 @@ class SpatialEncoder(nn.Module):
         if parts.present is not None:
             present = functional.pad(parts.present, (1, 0), value=True)
         layout = grid_layout(side, side, x.device)
-        for block in self.predictor_blocks:
+        *before, last = self.predictor_blocks
+        for block in before:
             x = block(x, layout, present)
+        assert isinstance(last, Block)
+        # In training every parameter stays in the graph.
+        whole = kept or present is not None or torch.is_grad_enabled()
+        x = last(x, layout, present) if whole else last.first(x)
         x = self.predictor_norm(x)
         return x[:, 0], x[:, 1:]

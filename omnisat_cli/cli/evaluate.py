@@ -132,8 +132,10 @@ def evaluate(
     if kind == "map":
         report = scoring.of_map(path, truth, legend, subsets)
     elif kind == "dataset":
-        part = scoring.Part(dataset, root, split, folds, side)
-        report = scoring.of_dataset(str(model), part, (subsets, truth), execution, quiet=quiet)
+        from omnisat_cli.cli.scoring_dataset import Part, of_dataset
+
+        part = Part(str(dataset), root, split, folds, side)
+        report = of_dataset(str(model), part, (subsets, truth), execution, quiet=quiet)
     else:
         area = scoring.AreaJob(str(model), inputs, AreaRequest(aoi), date_range(dates))
         report = scoring.of_area(area, truth, subsets, execution)

@@ -19,8 +19,6 @@ from omnisat_cli.learning.evaluate import (
 )
 from omnisat_cli.learning.evaluate_pack import (
     choose_subsets,
-    evaluate_examples,
-    pack_scheme,
     update_card,
 )
 from omnisat_cli.learning.reference import grid_of_frame
@@ -39,17 +37,6 @@ if TYPE_CHECKING:
 Route = Literal["map", "dataset", "area"]
 _NOWHERE = Path("evaluate.tif")
 """A job names a map; nothing is written to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Part of a dataset."""
-
-    name: str | None
-    root: Path | None
-    split: str | None
-    folds: str | None
-    side: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,53 +126,6 @@ def of_map(
     if subsets is not None:
         raise JobError(f"--subsets {subsets} is about --model, which is missing")
     return evaluate_map(Path() if path is None else path, labels, legend)
-
-
-def of_dataset(
-    model: str,
-    part: Part,
-    choices: tuple[str | None, TruthRequest],
-    execution: Execution,
-    *,
-    quiet: bool,
-) -> Report:
-    """Score a model on a dataset.
-
-    Args:
-        model: Name or folder of the pack.
-        part: Part of the dataset.
-        choices: Value of --subsets, and what the labels of the dataset mean.
-        execution: Device and threads.
-        quiet: No progress.
-    """
-    import torch
-
-    from omnisat_cli.engine.device import choose_compute
-    from omnisat_cli.engine.memory import keep_freed_memory
-    from omnisat_cli.engine.network import load_network
-    from omnisat_cli.learning.datasets import Options, open_dataset
-    from omnisat_cli.learning.mapping import mapper_for
-    from omnisat_cli.runners.setup import thread_count
-
-    if part.root is None:
-        raise JobError(f"--dataset {part.name}: say where it lies with --root DIR")
-    pack = find_pack(model)
-    folds = part.folds.split(",") if part.folds else None
-    options = Options(side=part.side)
-    examples = open_dataset(
-        str(part.name), part.root, split=part.split, folds=folds, options=options
-    )
-    keep_freed_memory()
-    torch.set_num_threads(thread_count(execution))
-    compute = choose_compute(execution.device)
-    network = load_network(pack, compute)
-    mapper = mapper_for(network, pack.card, pack.legend.codes, examples, compute)
-    subsets = choose_subsets(choices[0], [feed.name for feed in mapper.feeds])
-    scheme = pack_scheme(pack.legend, examples.legend, choices[1])
-    from tqdm import tqdm
-
-    with tqdm(total=len(examples), desc="examples", leave=False, disable=quiet or None) as bar:
-        return evaluate_examples(mapper, examples, scheme, subsets, lambda _: bar.update())
 
 
 def of_area(

@@ -1,0 +1,116 @@
+"""`omnisat evaluate --dataset`: a model on examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+from tqdm import tqdm
+
+from omnisat_cli.engine.device import choose_compute
+from omnisat_cli.engine.memory import keep_freed_memory
+from omnisat_cli.engine.network import load_network, trained_network
+from omnisat_cli.errors import JobError
+from omnisat_cli.learning.datasets import Options, open_dataset
+from omnisat_cli.learning.evaluate_pack import choose_subsets, evaluate_examples, pack_scheme
+from omnisat_cli.learning.evaluate_tags import evaluate_tags
+from omnisat_cli.learning.mapping import mapper_for
+from omnisat_cli.networks.tile import OmniSatTile
+from omnisat_cli.packs.registry import find_pack
+from omnisat_cli.runners.setup import thread_count
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from omnisat_cli.engine.device import Compute
+    from omnisat_cli.job import Execution
+    from omnisat_cli.learning.evaluate import TruthRequest
+    from omnisat_cli.learning.examples import Examples
+    from omnisat_cli.learning.report import Report
+    from omnisat_cli.packs.registry import Pack
+
+_TILES = "omnisat-tile"
+"""Networks that label whole places."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part of a dataset."""
+
+    name: str
+    root: Path | None
+    split: str | None
+    folds: str | None
+    side: int | None
+
+    def open(self, *, tags: bool) -> Examples:
+        """Open it, with labels of whole places where these are wanted.
+
+        Raises:
+            JobError: If something is missing or unknown.
+            SourceError: If files are missing or damaged.
+        """
+        if self.root is None:
+            raise JobError(f"--dataset {self.name}: say where it lies with --root DIR")
+        folds = self.folds.split(",") if self.folds else None
+        options = Options(side=self.side)
+        examples = open_dataset(
+            self.name, self.root, split=self.split, folds=folds, options=options
+        )
+        if tags and examples.task != "multilabel":
+            options = replace(options, task="multilabel")
+            return open_dataset(
+                self.name, self.root, split=self.split, folds=folds, options=options
+            )
+        return examples
+
+
+def of_dataset(
+    model: str,
+    part: Part,
+    choices: tuple[str | None, TruthRequest],
+    execution: Execution,
+    *,
+    quiet: bool,
+) -> Report:
+    """Score a model on a dataset.
+
+    Args:
+        model: Name or folder of the pack.
+        part: Part of the dataset.
+        choices: Value of --subsets, and what the labels of the dataset mean.
+        execution: Device and threads.
+        quiet: No progress.
+    """
+    pack = find_pack(model)
+    tags = pack.card.network.kind == _TILES
+    examples = part.open(tags=tags)
+    keep_freed_memory()
+    torch.set_num_threads(thread_count(execution))
+    compute = choose_compute(execution.device)
+    bar = tqdm(total=len(examples), desc="examples", leave=False, disable=quiet or None)
+    with bar:
+        if tags:
+            return _of_tags(pack, examples, choices[0], (compute, bar))
+        network = load_network(pack, compute)
+        mapper = mapper_for(network, pack.card, pack.legend.codes, examples, compute)
+        subsets = choose_subsets(choices[0], [feed.name for feed in mapper.feeds])
+        scheme = pack_scheme(pack.legend, examples.legend, choices[1])
+        return evaluate_examples(mapper, examples, scheme, subsets, lambda _: bar.update())
+
+
+def _of_tags(
+    pack: Pack, examples: Examples, subsets: str | None, run: tuple[Compute, tqdm[NoReturn]]
+) -> Report:
+    """Score a model that labels whole places."""
+    compute, bar = run
+    network = trained_network(pack).to(compute.device)
+    assert isinstance(network, OmniSatTile), "the table of networks says so"
+    return evaluate_tags(
+        network,
+        pack,
+        examples,
+        lambda names: choose_subsets(subsets, names),
+        lambda done: bar.update(done - bar.n),
+    )

@@ -174,7 +174,7 @@ def open_examples(request: Request) -> SceneExamples:
     grounds = tuple(_locate(folder, patch_m, cut) for folder in folders)
     counts = [cut.count(*ground.window.shape) for ground in grounds]
     return SceneExamples(
-        name=f"{request.title} ({len(folders)} in {request.root})",
+        name=f"{request.title} ({len(folders)} in {request.root.name})",
         folders=folders,
         channels=request.chosen(_channels(folders, orbits=request.modalities is not None)),
         patch_m=patch_m,

@@ -24,16 +24,16 @@ import numpy as np
 import torch
 
 from omnisat_cli.engine.memory import keep_freed_memory
-from omnisat_cli.learning.batches import Batcher, BatchSpec
+from omnisat_cli.learning.data.batches import Batcher, BatchSpec
+from omnisat_cli.learning.data.split import Subset
 from omnisat_cli.learning.datasets.request import Options
 from omnisat_cli.learning.datasets.table import open_dataset
 from omnisat_cli.learning.examples import UNLABELLED
-from omnisat_cli.learning.lesson import FitSpec
-from omnisat_cli.learning.metrics import Scores
-from omnisat_cli.learning.objectives import class_logits, majority, seen_truth, truth_under
-from omnisat_cli.learning.pretrain import PretrainJob, pretrain
-from omnisat_cli.learning.split import Subset
-from omnisat_cli.learning.train import Kind, TrainJob, train
+from omnisat_cli.learning.scoring.metrics import Scores
+from omnisat_cli.learning.training.lesson import FitSpec
+from omnisat_cli.learning.training.objectives import class_logits, majority, seen_truth, truth_under
+from omnisat_cli.learning.training.pretrain import PretrainJob, pretrain
+from omnisat_cli.learning.training.train import Kind, TrainJob, train
 from omnisat_cli.networks.pretraining import PretrainConfig
 from omnisat_cli.networks.seam import PatchLocal
 from omnisat_cli.networks.table import build_network

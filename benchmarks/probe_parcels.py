@@ -30,7 +30,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from omnisat_cli.engine.encode import day_numbers
-from omnisat_cli.learning.probe_head import LabelledPatches, fit_head
+from omnisat_cli.learning.probing.probe_head import LabelledPatches, fit_head
 from omnisat_cli.networks.table import build_network
 from omnisat_cli.packs.registry import Pack, find_pack, load_weights
 

@@ -19,7 +19,7 @@ from omnisat_cli.engine.network import load_network
 from omnisat_cli.errors import AlignmentError, BlockError, JobError, OutputExistsError, SourceError
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Tiling, make_plan
-from omnisat_cli.learning.embed import make_embedder
+from omnisat_cli.learning.probing.embed import make_embedder
 from omnisat_cli.outputs.embedding import Frame, check_embedding_output, embedding_file
 from omnisat_cli.packs.registry import read_pack
 from omnisat_cli.sources.embeddings import EmbeddingFacts, open_embeddings

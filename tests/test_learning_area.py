@@ -16,12 +16,12 @@ from learning_worlds import ToyExamples
 
 from omnisat_cli.errors import AlignmentError, JobError
 from omnisat_cli.job import Input
-from omnisat_cli.learning.area import AreaCut, AreaExamples, AreaInputs, open_areas
-from omnisat_cli.learning.batches import Batcher, BatchSpec
-from omnisat_cli.learning.joined import Joined
-from omnisat_cli.learning.labels import LabelRequest
-from omnisat_cli.learning.split import Subset, split_by_space
-from omnisat_cli.learning.statistics import class_counts, make_modality_cards
+from omnisat_cli.learning.data.area import AreaCut, AreaExamples, AreaInputs, open_areas
+from omnisat_cli.learning.data.batches import Batcher, BatchSpec
+from omnisat_cli.learning.data.joined import Joined
+from omnisat_cli.learning.data.split import Subset, split_by_space
+from omnisat_cli.learning.data.statistics import class_counts, make_modality_cards
+from omnisat_cli.learning.labelling.labels import LabelRequest
 from omnisat_cli.outputs.legend import Legend, LegendClass
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_aoi"

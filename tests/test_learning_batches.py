@@ -14,8 +14,8 @@ from learning_worlds import CARDS, CODES, ToyExamples
 from worlds import ToyNetwork
 
 from omnisat_cli.errors import JobError
-from omnisat_cli.learning.batches import Batch, Batcher, BatchSpec, whole
-from omnisat_cli.learning.windows import borders, to_patches
+from omnisat_cli.learning.data.batches import Batch, Batcher, BatchSpec, whole
+from omnisat_cli.learning.data.windows import borders, to_patches
 
 if TYPE_CHECKING:
     from omnisat_cli.learning.examples import Example
@@ -204,8 +204,8 @@ def test_tags_travel_with_windows() -> None:
 
 
 def test_a_series_in_linear_power_is_turned_into_decibels_where_the_card_wants_them() -> None:
+    from omnisat_cli.learning.data.windows import Cut, make_reader, series_piece
     from omnisat_cli.learning.examples import Channel
-    from omnisat_cli.learning.windows import Cut, make_reader, series_piece
     from omnisat_cli.packs.card import ModalityCard
     from omnisat_cli.sources.values import Series
 

@@ -15,12 +15,18 @@ import rasterio.warp
 from shapely import Point, box
 
 from omnisat_cli.errors import AlignmentError, JobError, OutputExistsError, SourceError
-from omnisat_cli.learning import evaluate as module
-from omnisat_cli.learning import reference
-from omnisat_cli.learning.evaluate import TruthRequest, evaluate_map
-from omnisat_cli.learning.metrics import Scores, adjusted
-from omnisat_cli.learning.report import Report, Result, card_figures, check_outputs, write_report
-from omnisat_cli.learning.schemes import (
+from omnisat_cli.learning.scoring import evaluate as module
+from omnisat_cli.learning.scoring import reference
+from omnisat_cli.learning.scoring.evaluate import TruthRequest, evaluate_map
+from omnisat_cli.learning.scoring.metrics import Scores, adjusted
+from omnisat_cli.learning.scoring.report import (
+    Report,
+    Result,
+    card_figures,
+    check_outputs,
+    write_report,
+)
+from omnisat_cli.learning.scoring.schemes import (
     NO_COUNTERPART,
     crossed_scheme,
     read_crosswalk,

@@ -17,8 +17,8 @@ from learning_worlds import toy_legend
 
 from omnisat_cli.errors import AlignmentError, JobError, SecurityError, SourceError
 from omnisat_cli.geo.lattice import Lattice, Window
-from omnisat_cli.learning.label_classes import Codes, choose_scheme, distinct_color
-from omnisat_cli.learning.labels import Ground, LabelRequest, open_labels
+from omnisat_cli.learning.labelling.classes import Codes, choose_scheme, distinct_color
+from omnisat_cli.learning.labelling.labels import Ground, LabelRequest, open_labels
 from omnisat_cli.sources.vectors import surfaces
 
 CRS = "EPSG:2154"
@@ -93,7 +93,7 @@ def test_a_pixel_is_labelled_alike_in_every_window(row: int, col: int, refine: i
 
 
 def random_labels():
-    from omnisat_cli.learning.label_vectors import VectorLabels
+    from omnisat_cli.learning.labelling.vectors import VectorLabels
 
     rng = np.random.default_rng(4)
     corners = rng.uniform(10, 190, (12, 2))

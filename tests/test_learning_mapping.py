@@ -12,10 +12,14 @@ from omnisat_cli.engine.process import BlockMapper
 from omnisat_cli.errors import JobError
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Tiling, make_plan
-from omnisat_cli.learning.evaluate import TruthRequest
-from omnisat_cli.learning.evaluate_pack import choose_subsets, evaluate_examples, pack_scheme
 from omnisat_cli.learning.examples import Channel, Example, Task
-from omnisat_cli.learning.mapping import SampleMapper, mapper_for, on_labels
+from omnisat_cli.learning.scoring.evaluate import TruthRequest
+from omnisat_cli.learning.scoring.evaluate_pack import (
+    choose_subsets,
+    evaluate_examples,
+    pack_scheme,
+)
+from omnisat_cli.learning.scoring.mapping import SampleMapper, mapper_for, on_labels
 from omnisat_cli.outputs.legend import Legend, LegendClass
 from omnisat_cli.sources.values import Sample, Series
 

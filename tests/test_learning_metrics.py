@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisat_cli.learning.metrics import Scores, TagScores, adjusted, confusion
+from omnisat_cli.learning.scoring.metrics import Scores, TagScores, adjusted, confusion
 
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 

@@ -12,9 +12,9 @@ import torch
 from places import SIDE, Places
 
 from omnisat_cli.errors import CheckpointError, JobError, SourceError
-from omnisat_cli.learning.lesson import FitSpec
-from omnisat_cli.learning.mixing import Member, Mixture, Part, pooled_cards, read_mixture
-from omnisat_cli.learning.pretrain_anysat import (
+from omnisat_cli.learning.training.lesson import FitSpec
+from omnisat_cli.learning.training.mixing import Member, Mixture, Part, pooled_cards, read_mixture
+from omnisat_cli.learning.training.pretrain_anysat import (
     JepaJob,
     design_sensor,
     pretrain_anysat,

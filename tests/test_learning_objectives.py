@@ -9,8 +9,8 @@ import pytest
 import torch
 from learning_worlds import CARDS, ToyExamples
 
-from omnisat_cli.learning.batches import Batch, Batcher, BatchSpec
-from omnisat_cli.learning.objectives import (
+from omnisat_cli.learning.data.batches import Batch, Batcher, BatchSpec
+from omnisat_cli.learning.training.objectives import (
     Objective,
     Weights,
     accuracy_mask,

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
-from omnisat_cli.learning.parcel_files import ParcelFiles, read_pair
-from omnisat_cli.learning.parcel_scores import (
+from omnisat_cli.learning.scoring.parcel_files import ParcelFiles, read_pair
+from omnisat_cli.learning.scoring.parcel_scores import (
     Panoptic,
     ParcelRules,
     ParcelSet,

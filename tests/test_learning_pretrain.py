@@ -12,10 +12,10 @@ import torch
 from places import SIDE, Places
 
 from omnisat_cli.errors import CheckpointError, JobError, OutputExistsError, ResumeError
-from omnisat_cli.learning.batches import BatchSpec
-from omnisat_cli.learning.lesson import FitSpec, LossError
-from omnisat_cli.learning.pretrain import PretrainJob, PretrainReport, pretrain
+from omnisat_cli.learning.data.batches import BatchSpec
 from omnisat_cli.learning.simulate.legend import sim_legend
+from omnisat_cli.learning.training.lesson import FitSpec, LossError
+from omnisat_cli.learning.training.pretrain import PretrainJob, PretrainReport, pretrain
 from omnisat_cli.networks.pretraining import PretrainConfig
 from omnisat_cli.networks.table import build_network
 from omnisat_cli.outputs.run import staging_folder

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from learning_worlds import ToyExamples
 
 from omnisat_cli.errors import JobError
-from omnisat_cli.learning.split import Subset, split_by_space, take_share
-from omnisat_cli.learning.statistics import class_counts
+from omnisat_cli.learning.data.split import Subset, split_by_space, take_share
+from omnisat_cli.learning.data.statistics import class_counts
 
 
 @st.composite

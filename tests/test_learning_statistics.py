@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from learning_worlds import CODES, ToyExamples
 
 from omnisat_cli.errors import JobError, SourceError
-from omnisat_cli.learning.statistics import class_counts, class_weights, make_modality_cards
+from omnisat_cli.learning.data.statistics import class_counts, class_weights, make_modality_cards
 
 
 def test_cards_state_mean_and_deviation_of_the_valid_pixels() -> None:

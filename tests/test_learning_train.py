@@ -16,10 +16,10 @@ from learning_worlds import ToyExamples
 from omnisat_cli.engine.device import Compute
 from omnisat_cli.engine.network import load_network
 from omnisat_cli.errors import JobError, OutputExistsError, ResumeError, SourceError
-from omnisat_cli.learning.batches import BatchSpec
-from omnisat_cli.learning.lesson import FitSpec, Unwatched
-from omnisat_cli.learning.train import TrainJob, train
-from omnisat_cli.learning.transfer import take_weights
+from omnisat_cli.learning.data.batches import BatchSpec
+from omnisat_cli.learning.training.lesson import FitSpec, Unwatched
+from omnisat_cli.learning.training.train import TrainJob, train
+from omnisat_cli.learning.training.transfer import take_weights
 from omnisat_cli.outputs.legend import Legend, LegendClass
 from omnisat_cli.packs.registry import load_weights, read_pack
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from omnisat_cli.errors import CheckpointError, Exit, JobError, ResumeError, SecurityError
-from omnisat_cli.learning.checkpoint import load_checkpoint, save_checkpoint
-from omnisat_cli.learning.lesson import FitSpec, Lesson, LossError, Unwatched
-from omnisat_cli.learning.trainer import BEST, LAST, fit
+from omnisat_cli.learning.training.checkpoint import load_checkpoint, save_checkpoint
+from omnisat_cli.learning.training.lesson import FitSpec, Lesson, LossError, Unwatched
+from omnisat_cli.learning.training.trainer import BEST, LAST, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

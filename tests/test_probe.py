@@ -14,10 +14,15 @@ from shapely import box
 from sklearn.linear_model import LogisticRegression
 
 from omnisat_cli.errors import CheckpointError
-from omnisat_cli.learning.label_request import LabelRequest
-from omnisat_cli.learning.probe import source_pack
-from omnisat_cli.learning.probe_head import LabelledPatches, deal_folds, fit_head, fit_linear
-from omnisat_cli.learning.probe_labels import ProbeJob, thin
+from omnisat_cli.learning.labelling.request import LabelRequest
+from omnisat_cli.learning.probing.probe import source_pack
+from omnisat_cli.learning.probing.probe_head import (
+    LabelledPatches,
+    deal_folds,
+    fit_head,
+    fit_linear,
+)
+from omnisat_cli.learning.probing.probe_labels import ProbeJob, thin
 from omnisat_cli.networks.probe import ProbeConfig
 from omnisat_cli.packs.registry import load_weights, read_pack
 from omnisat_cli.sources.embeddings import open_embeddings

@@ -17,7 +17,7 @@ from omnisat_cli.engine.device import choose_compute
 from omnisat_cli.engine.memory import keep_freed_memory
 from omnisat_cli.engine.network import load_network
 from omnisat_cli.errors import Exit
-from omnisat_cli.learning.embed import make_embedder
+from omnisat_cli.learning.probing.embed import make_embedder
 from omnisat_cli.outputs.embedding import Frame, check_embedding_output, embedding_file
 from omnisat_cli.outputs.provenance import omnisat_version
 from omnisat_cli.runners.setup import prepare, thread_count
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from omnisat_cli.job import Execution, Job
-    from omnisat_cli.learning.embed import Embedder
+    from omnisat_cli.learning.probing.embed import Embedder
     from omnisat_cli.outputs.embedding import EmbeddingWriter
     from omnisat_cli.runners.setup import Setup
 

@@ -115,7 +115,7 @@ def evaluate(
     if reference or void or elsewhere_void:
         raise JobError("--reference, --void and --elsewhere-void are about --parcels: missing")
     from omnisat_cli.cli import scoring
-    from omnisat_cli.learning.evaluate import TruthRequest
+    from omnisat_cli.learning.scoring.evaluate import TruthRequest
 
     inputs = inputs_from(imagery, dates)
     truth = TruthRequest(

@@ -12,9 +12,9 @@ import typer
 from omnisat_cli.errors import JobError
 
 if TYPE_CHECKING:
-    from omnisat_cli.learning.batches import BatchSpec
+    from omnisat_cli.learning.data.batches import BatchSpec
     from omnisat_cli.learning.examples import Examples
-    from omnisat_cli.learning.lesson import FitSpec
+    from omnisat_cli.learning.training.lesson import FitSpec
 
 T = TypeVar("T")
 Given = Mapping[str, object]
@@ -146,7 +146,7 @@ def fit_spec(given: Given, **more: object) -> "FitSpec":
     Raises:
         JobError: If a value is out of range.
     """
-    from omnisat_cli.learning.lesson import FitSpec
+    from omnisat_cli.learning.training.lesson import FitSpec
 
     values = {name: value for name, value in given.items() if name not in ("threads", "steps")}
     if values["rate"] is None:
@@ -175,7 +175,7 @@ def batch_spec(given: Given, names: tuple[str, ...], drop: float) -> "BatchSpec"
     Raises:
         JobError: If a value is out of range, or about a modality that is not there.
     """
-    from omnisat_cli.learning.batches import BatchSpec
+    from omnisat_cli.learning.data.batches import BatchSpec
     from omnisat_cli.modality import modality
 
     keep = _typed(given["keep_dates"], int) or 0

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from omnisat_cli.cli.console import columns, note, say, say_json
 from omnisat_cli.errors import JobError
-from omnisat_cli.learning.parcel_files import ParcelFiles, read_pair
-from omnisat_cli.learning.parcel_scores import ParcelRules, plain_scores, score_parcels
+from omnisat_cli.learning.scoring.parcel_files import ParcelFiles, read_pair
+from omnisat_cli.learning.scoring.parcel_scores import ParcelRules, plain_scores, score_parcels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from omnisat_cli.learning.parcel_scores import Panoptic, ParcelScores
+    from omnisat_cli.learning.scoring.parcel_scores import Panoptic, ParcelScores
 
 
 @dataclass(frozen=True, slots=True)

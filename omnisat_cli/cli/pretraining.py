@@ -21,10 +21,10 @@ from omnisat_cli.cli.options import date_range
 from omnisat_cli.cli.request import inputs_from
 from omnisat_cli.cli.text import count, duration
 from omnisat_cli.errors import Exit, JobError
-from omnisat_cli.learning.area import AreaCut, AreaInputs, open_areas
-from omnisat_cli.learning.mixing import Member, Part, read_mixture
-from omnisat_cli.learning.pretrain import PretrainJob, PretrainReport, pretrain
-from omnisat_cli.learning.pretrain_anysat import JepaJob, Keep, pretrain_anysat
+from omnisat_cli.learning.data.area import AreaCut, AreaInputs, open_areas
+from omnisat_cli.learning.training.mixing import Member, Part, read_mixture
+from omnisat_cli.learning.training.pretrain import PretrainJob, PretrainReport, pretrain
+from omnisat_cli.learning.training.pretrain_anysat import JepaJob, Keep, pretrain_anysat
 from omnisat_cli.modality import modality
 from omnisat_cli.networks.anysat_pretraining import JepaConfig
 from omnisat_cli.networks.pretraining import PretrainConfig
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from omnisat_cli.cli.imagery import Imagery
     from omnisat_cli.learning.examples import Examples
-    from omnisat_cli.learning.lesson import FitSpec
+    from omnisat_cli.learning.training.lesson import FitSpec
 
 T = TypeVar("T")
 Rates = tuple[float, float]

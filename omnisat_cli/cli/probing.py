@@ -11,16 +11,16 @@ from omnisat_cli.cli.console import note, say, say_json
 from omnisat_cli.cli.scoring import table
 from omnisat_cli.cli.text import count, duration
 from omnisat_cli.errors import Exit, JobError
-from omnisat_cli.learning.label_request import LabelRequest
-from omnisat_cli.learning.probe import train_probe
-from omnisat_cli.learning.probe_labels import ProbeJob
-from omnisat_cli.learning.report import plain
+from omnisat_cli.learning.labelling.request import LabelRequest
+from omnisat_cli.learning.probing.probe import train_probe
+from omnisat_cli.learning.probing.probe_labels import ProbeJob
+from omnisat_cli.learning.scoring.report import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from omnisat_cli.learning.probe import ProbeReport
+    from omnisat_cli.learning.probing.probe import ProbeReport
 
 
 @dataclass(frozen=True, slots=True)

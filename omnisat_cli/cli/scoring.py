@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Literal
 from omnisat_cli.cli.console import columns, note, say, say_json
 from omnisat_cli.errors import JobError
 from omnisat_cli.job import Execution, Job
-from omnisat_cli.learning.evaluate import (
+from omnisat_cli.learning.scoring.evaluate import (
     TruthRequest,
     count,
     evaluate_map,
     open_reference,
 )
-from omnisat_cli.learning.evaluate_pack import (
+from omnisat_cli.learning.scoring.evaluate_pack import (
     choose_subsets,
     update_card,
 )
-from omnisat_cli.learning.reference import grid_of_frame
-from omnisat_cli.learning.report import Report, check_outputs, means, plain, write_report
-from omnisat_cli.learning.schemes import scheme_classes
+from omnisat_cli.learning.scoring.reference import grid_of_frame
+from omnisat_cli.learning.scoring.report import Report, check_outputs, means, plain, write_report
+from omnisat_cli.learning.scoring.schemes import scheme_classes
 from omnisat_cli.packs.registry import find_pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from omnisat_cli.job import AreaRequest, Input
-    from omnisat_cli.learning.report import Result
-    from omnisat_cli.learning.schemes import Scheme
-    from omnisat_cli.learning.tally import Tally
+    from omnisat_cli.learning.scoring.report import Result
+    from omnisat_cli.learning.scoring.schemes import Scheme
+    from omnisat_cli.learning.scoring.tally import Tally
 
 Route = Literal["map", "dataset", "area"]
 _NOWHERE = Path("evaluate.tif")

@@ -13,9 +13,13 @@ from omnisat_cli.engine.memory import keep_freed_memory
 from omnisat_cli.engine.network import load_network, trained_network
 from omnisat_cli.errors import JobError
 from omnisat_cli.learning.datasets import Options, open_dataset
-from omnisat_cli.learning.evaluate_pack import choose_subsets, evaluate_examples, pack_scheme
-from omnisat_cli.learning.evaluate_tags import evaluate_tags
-from omnisat_cli.learning.mapping import mapper_for
+from omnisat_cli.learning.scoring.evaluate_pack import (
+    choose_subsets,
+    evaluate_examples,
+    pack_scheme,
+)
+from omnisat_cli.learning.scoring.evaluate_tags import evaluate_tags
+from omnisat_cli.learning.scoring.mapping import mapper_for
 from omnisat_cli.networks.tile import OmniSatTile
 from omnisat_cli.packs.registry import find_pack
 from omnisat_cli.runners.setup import thread_count
@@ -25,9 +29,9 @@ if TYPE_CHECKING:
 
     from omnisat_cli.engine.device import Compute
     from omnisat_cli.job import Execution
-    from omnisat_cli.learning.evaluate import TruthRequest
     from omnisat_cli.learning.examples import Examples
-    from omnisat_cli.learning.report import Report
+    from omnisat_cli.learning.scoring.evaluate import TruthRequest
+    from omnisat_cli.learning.scoring.report import Report
     from omnisat_cli.packs.registry import Pack
 
 _TILES = "omnisat-tile"

@@ -12,7 +12,7 @@ import numpy as np
 from omnisat_cli.cli.progress import choose_progress
 from omnisat_cli.errors import AlignmentError, JobError, OutputExistsError, SourceError
 from omnisat_cli.job import Execution, Input, Job
-from omnisat_cli.learning.metrics import Scores, confusion
+from omnisat_cli.learning.scoring.metrics import Scores, confusion
 from omnisat_cli.learning.simulate.legend import sim_legend
 from omnisat_cli.outputs.products import existing_outputs
 from omnisat_cli.outputs.run import has_run, staging_folder

@@ -24,11 +24,11 @@ from omnisat_cli.cli.options import date_range
 from omnisat_cli.cli.request import inputs_from
 from omnisat_cli.cli.text import count, duration
 from omnisat_cli.errors import Exit, JobError
-from omnisat_cli.learning.area import AreaCut, AreaExamples, AreaInputs, open_areas
-from omnisat_cli.learning.labels import LabelRequest
-from omnisat_cli.learning.objectives import Weights
-from omnisat_cli.learning.packing import is_helper, refuse_existing
-from omnisat_cli.learning.train import TrainJob, train
+from omnisat_cli.learning.data.area import AreaCut, AreaExamples, AreaInputs, open_areas
+from omnisat_cli.learning.labelling.labels import LabelRequest
+from omnisat_cli.learning.training.objectives import Weights
+from omnisat_cli.learning.training.packing import is_helper, refuse_existing
+from omnisat_cli.learning.training.train import TrainJob, train
 from omnisat_cli.modality import modality
 from omnisat_cli.packs.registry import find_pack
 from omnisat_cli.sources.opening import Wanted
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from omnisat_cli.cli.imagery import Imagery
+    from omnisat_cli.learning.data.statistics import Weighting
     from omnisat_cli.learning.examples import Examples
-    from omnisat_cli.learning.lesson import FitSpec
-    from omnisat_cli.learning.statistics import Weighting
-    from omnisat_cli.learning.train import Kind, TrainReport
+    from omnisat_cli.learning.training.lesson import FitSpec
+    from omnisat_cli.learning.training.train import Kind, TrainReport
     from omnisat_cli.packs.card import ModalityCard
     from omnisat_cli.packs.registry import Pack
 

@@ -1,0 +1,1 @@
+"""Windows of imagery and labels as batches of tensors."""

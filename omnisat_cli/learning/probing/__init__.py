@@ -1,0 +1,1 @@
+"""Embeddings of an area, and heads fitted on them."""

@@ -1,0 +1,1 @@
+"""Maps, models and parcels compared with labels."""

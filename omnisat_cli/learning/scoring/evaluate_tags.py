@@ -1,0 +1,114 @@
+"""Score a model that says which classes a whole place holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from omnisat_cli.errors import JobError
+from omnisat_cli.learning.data.batches import Batcher, BatchSpec
+from omnisat_cli.learning.scoring.metrics import TagScores
+from omnisat_cli.learning.scoring.report import Report, Result
+from omnisat_cli.learning.training.objectives import encode_batch, showing, tag_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from omnisat_cli.learning.examples import Examples
+    from omnisat_cli.networks.tile import OmniSatTile
+    from omnisat_cli.packs.registry import Pack
+
+    Subset = tuple[str, ...]
+
+_AT_ONCE = 16
+"""Places a batch."""
+
+
+def evaluate_tags(
+    network: OmniSatTile,
+    pack: Pack,
+    examples: Examples,
+    choose: Callable[[Sequence[str]], Sequence[Subset]],
+    watch: Callable[[int], object] = lambda _: None,
+) -> Report:
+    """Say of every place what it holds, with each subset of the modalities, and compare.
+
+    A class is said to be there where its probability is above one half.
+
+    Args:
+        network: In evaluation mode, with the weights of the pack, on its device.
+        pack: Card and legend.
+        examples: The places.
+        choose: Takes the modalities that model and examples share, gives the subsets to use.
+        watch: Told the number of places done.
+
+    Raises:
+        JobError: If the examples have other classes, or label pixels.
+        SourceError: If a file is damaged.
+    """
+    card, legend = pack.card, pack.legend
+    if examples.task != "multilabel":
+        raise JobError(f"{examples.name} labels pixels; {card.name} labels whole places")
+    theirs = [(c.code, c.name_en) for c in examples.legend.classes]
+    if theirs != [(c.code, c.name_en) for c in legend.classes]:
+        raise JobError(
+            f"{examples.name} has the classes of {examples.legend.label}, {card.name} those of "
+            f"{legend.label}: they cannot be compared"
+        )
+    spec = BatchSpec(_AT_ONCE, card.window.size, augment=False, min_dates=card.min_dates)
+    batcher = Batcher(examples, card.modalities, spec, seed=0)
+    subsets = choose(tuple(batcher.readers))
+    truth, found = _walk(network, batcher, subsets, watch)
+    results = tuple(
+        Result("+".join(part), TagScores(truth, said), int((~seen).sum()))
+        for part, (said, seen) in found.items()
+    )
+    blind = [f"{r.subset}: {r.unmapped} places without imagery" for r in results if r.unmapped]
+    return Report(
+        subject=f"{card.name} {card.version}",
+        reference=examples.name,
+        names=tuple(entry.name_en for entry in legend.classes),
+        colors=tuple(entry.color for entry in legend.classes),
+        results=results,
+        notes=tuple(blind),
+    )
+
+
+def _walk(
+    network: OmniSatTile,
+    batcher: Batcher,
+    subsets: Sequence[Subset],
+    watch: Callable[[int], object],
+) -> tuple[NDArray[np.bool_], dict[Subset, tuple[NDArray[np.bool_], NDArray[np.bool_]]]]:
+    """Return what places hold, and for each subset what is said of them and which are seen."""
+    device = next(network.parameters()).device
+    truth: list[NDArray[np.bool_]] = []
+    parts: dict[Subset, list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {
+        subset: [] for subset in subsets
+    }
+    done = 0
+    for batch in batcher.ordered(range(len(batcher.examples)), _AT_ONCE):
+        moved = batch.to(device)
+        assert moved.tags is not None, "places of a multi-label set have tags"
+        truth.append(moved.tags.cpu().numpy() > 0)
+        with torch.inference_mode():
+            encoded = encode_batch(network, moved)
+            for subset, said in parts.items():
+                shown = showing(moved, subset)
+                flags = torch.stack([mask.any(1) for mask in shown.present.values()])
+                seen = flags.any(0)
+                some = torch.zeros_like(moved.tags, dtype=torch.bool)
+                if bool(seen.any()):
+                    some = (tag_logits(network, shown, encoded) > 0) & seen[:, None]
+                said.append((some.cpu().numpy(), seen.cpu().numpy()))
+        done += len(truth[-1])
+        watch(done)
+    joined = {
+        subset: (np.concatenate([a for a, _ in said]), np.concatenate([b for _, b in said]))
+        for subset, said in parts.items()
+    }
+    return np.concatenate(truth), joined

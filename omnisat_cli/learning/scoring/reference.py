@@ -1,0 +1,260 @@
+"""Labels brought onto the grid of a map, part by part."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from affine import Affine
+
+from omnisat_cli.errors import AlignmentError, SourceError
+from omnisat_cli.geo.crs import metres, moved_bounds, mover, name_crs, same_crs, short_crs
+from omnisat_cli.learning.labelling.rasters import CodeRaster
+from omnisat_cli.outputs.legend import NODATA
+from omnisat_cli.sources.safe import open_raster
+from omnisat_cli.sources.values import Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+    from omnisat_cli.geo.lattice import Bounds, Lattice, Window
+
+_MOST_LABELS = 2**24
+"""Pixels of labels read at a time."""
+
+_SNAP = 1e-3
+"""Part of a pixel by which two grids may differ and still be one."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapGrid:
+    """Where the pixels of a map lie.
+
+    Attributes:
+        crs: Its CRS.
+        transform: (a, b, c, d, e, f); north-up.
+        height: Rows.
+        width: Columns.
+    """
+
+    crs: str
+    transform: tuple[float, ...]
+    height: int
+    width: int
+
+    @property
+    def bounds(self) -> Bounds:
+        """left, bottom, right, top in CRS units."""
+        a, _, left, _, e, top = self.transform
+        return left, top + e * self.height, left + a * self.width, top
+
+    def window_transform(self, window: Window) -> Affine:
+        """Return the transform of a part of the map; rows and columns count from its corner."""
+        a, _, left, _, e, top = self.transform
+        return Affine(a, 0.0, left + window.col * a, 0.0, e, top + window.row * e)
+
+
+class Reference(Protocol):
+    """Labels on the grid of a map."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """Ground that may be labelled, in the CRS of the map."""
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What was done to bring them there."""
+
+    def read(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the codes (H, W) of a part of the map and which of its pixels are labelled."""
+
+
+def grid_of(dataset: DatasetReader, path: Path) -> MapGrid:
+    """Return the grid of a raster.
+
+    Raises:
+        AlignmentError: If it states no CRS or is not north-up.
+    """
+    if dataset.crs is None:
+        raise AlignmentError(f"{path}: states no CRS; set it with gdal_edit.py -a_srs EPSG:N")
+    grid = dataset.transform
+    if grid.b or grid.d or grid.a <= 0 or grid.e >= 0:
+        raise AlignmentError(f"{path}: is not north-up: {tuple(grid)[:6]}; gdalwarp makes it so")
+    crs, _ = name_crs(dataset.crs.to_wkt())
+    return MapGrid(crs, tuple(grid)[:6], dataset.height, dataset.width)
+
+
+def grid_of_frame(lattice: Lattice, area: Window, refine: int) -> MapGrid:
+    """Return the grid of a map that is planned.
+
+    Args:
+        lattice: Its anchor lattice.
+        area: Its window, in anchor pixels.
+        refine: Its pixels along an anchor pixel.
+    """
+    frame = area.refined(refine)
+    return MapGrid(lattice.crs, lattice.transform(frame, refine), *frame.shape)
+
+
+def check_codes(dataset: DatasetReader, path: Path) -> None:
+    """Check that a raster holds one band of whole numbers.
+
+    Raises:
+        SourceError: If it does not.
+    """
+    kind = dataset.dtypes[0]
+    if dataset.count != 1 or not np.issubdtype(np.dtype(kind), np.integer):
+        raise SourceError(
+            f"{path}: has {dataset.count} band(s) of type {kind}; a raster of one band of class "
+            "codes is needed"
+        )
+
+
+def check_overlap(labels: Bounds, grid: MapGrid, what: str) -> None:
+    """Check that labels and map share ground.
+
+    Raises:
+        AlignmentError: If they do not; the message says how far apart they are.
+    """
+    left, bottom, right, top = grid.bounds
+    across = max(left - labels[2], labels[0] - right)
+    up = max(bottom - labels[3], labels[1] - top)
+    if across < 0 and up < 0:
+        return
+    away = metres(grid.crs, max(across, 0), max(up, 0), (bottom + top) / 2)
+    raise AlignmentError(
+        f"{what} and the map do not overlap: they are {away / 1000:.3g} km apart "
+        f"(labels {_corners(labels)}, map {_corners(grid.bounds)}, {short_crs(grid.crs)}); "
+        "check the files and their CRS"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RasterReference:
+    """A label raster; each pixel of the map takes the label under its centre.
+
+    Attributes:
+        raster: The file.
+        grid: Grid of the map.
+        decisions: What was done to bring it there.
+        ignored: Codes that are no labels.
+    """
+
+    raster: CodeRaster
+    grid: MapGrid
+    decisions: tuple[Decision, ...]
+    ignored: tuple[int, ...] = ()
+
+    @property
+    def bounds(self) -> Bounds:
+        """Ground it covers, in the CRS of the map."""
+        return moved_bounds(self.raster.bounds, self.raster.crs, self.grid.crs)
+
+    def read(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return codes and labelled pixels; see `Reference.read`."""
+        codes = np.full(window.shape, -1, np.int64)
+        for part in self._parts(window):
+            self._fill(part, codes[part.slices_in(window)])
+        return codes, ~np.isin(codes, (-1, NODATA, *self.ignored))
+
+    def _parts(self, window: Window) -> Iterator[Window]:
+        """Cut a window until the labels under each part are few enough to be read at once."""
+        rows, cols = self._under(window)
+        height, width = self.raster.shape
+        inside = (
+            max(0, min(int(rows.max()) + 1, height) - max(int(rows.min()), 0)),
+            max(0, min(int(cols.max()) + 1, width) - max(int(cols.min()), 0)),
+        )
+        if inside[0] * inside[1] <= _MOST_LABELS or window.height * window.width == 1:
+            yield window
+            return
+        tall = window.height >= window.width
+        half = max(window.height, window.width) // 2
+        if tall:
+            yield from self._parts(replace(window, height=half))
+            rest = replace(window, row=window.row + half, height=window.height - half)
+        else:
+            yield from self._parts(replace(window, width=half))
+            rest = replace(window, col=window.col + half, width=window.width - half)
+        yield from self._parts(rest)
+
+    def _fill(self, window: Window, codes: NDArray[np.int64]) -> None:
+        """Write the labels of a window into the part of an array that is its own."""
+        rows, cols = np.broadcast_arrays(*self._under(window))
+        height, width = self.raster.shape
+        there = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+        if not there.any():
+            return
+        row, col = rows[there], cols[there]
+        first, start = int(row.min()), int(col.min())
+        found = self.raster.read((first, int(row.max()) + 1), (start, int(col.max()) + 1))
+        codes[there] = found[row - first, col - start]
+
+    def _under(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return rows and columns of the labels under a window, to be broadcast."""
+        grid = self.grid.window_transform(window)
+        x = np.asarray(grid.c + grid.a * (np.arange(window.width)[None] + 0.5), np.float64)
+        y = np.asarray(grid.f + grid.e * (np.arange(window.height)[:, None] + 0.5), np.float64)
+        if not same_crs(self.grid.crs, self.raster.crs):
+            xs, ys = np.broadcast_arrays(x, y)
+            x, y, *_ = mover(self.grid.crs, self.raster.crs).transform(xs, ys)
+        return self.raster.pixels(x, y)
+
+
+def open_label_raster(path: Path, grid: MapGrid, ignored: tuple[int, ...] = ()) -> RasterReference:
+    """Open a label raster on the grid of a map.
+
+    Args:
+        path: The raster.
+        grid: Grid of the map.
+        ignored: Codes that are no labels, beside 255 and the nodata value of the raster.
+
+    Raises:
+        SourceError: If it is no raster of codes.
+        AlignmentError: If it states no CRS, or shares no ground with the map.
+    """
+    with open_raster(path) as dataset:
+        check_codes(dataset, path)
+        own, nodata = grid_of(dataset, path), dataset.nodata
+    check_overlap(moved_bounds(own.bounds, own.crs, grid.crs), grid, str(path))
+    raster = CodeRaster(str(path), own.crs, own.transform, (own.height, own.width), nodata)
+    made = () if _aligned(own, grid) else (_moved(own, grid),)
+    return RasterReference(raster, grid, made, ignored)
+
+
+def _moved(own: MapGrid, grid: MapGrid) -> Decision:
+    pixel = f"{own.transform[0]:g} → {grid.transform[0]:g}"
+    if same_crs(own.crs, grid.crs):
+        return Decision(
+            "labels grid",
+            f"nearest label at the centre of each pixel of the map ({pixel})",
+            "their pixels are not those of the map",
+        )
+    return Decision(
+        "labels crs",
+        f"moved from {short_crs(own.crs)} to {short_crs(grid.crs)} by nearest neighbour ({pixel})",
+        "the map has another CRS",
+    )
+
+
+def _aligned(own: MapGrid, grid: MapGrid) -> bool:
+    """Whether two rasters have the same pixels where both lie."""
+    if not same_crs(own.crs, grid.crs):
+        return False
+    a, _, left, _, e, top = own.transform
+    sides = abs(a / grid.transform[0] - 1) + abs(e / grid.transform[4] - 1)
+    col, row = (grid.transform[2] - left) / a, (grid.transform[5] - top) / e
+    drift = sides * max(grid.height, grid.width)
+    return drift + abs(row - round(row)) + abs(col - round(col)) <= _SNAP
+
+
+def _corners(bounds: Bounds) -> str:
+    if not all(math.isfinite(edge) for edge in bounds):
+        return "nowhere"
+    return "{:.7g} {:.7g} {:.7g} {:.7g}".format(*bounds)

@@ -1,0 +1,1 @@
+"""Networks learn: with labels, without, and on several devices."""

@@ -178,6 +178,18 @@ def test_slivers_join_the_longest_border_of_their_class() -> None:
     assert found.tolist() == [0, 1, 3, 3]
 
 
+def test_a_patch_of_another_class_joins_the_field_unless_a_line_surrounds_it() -> None:
+    codes, boundary = square()
+    codes[40:50, 40:60] = 8
+    codes[:, 100:] = 8  # makes 8 a class of fields
+    _, regions = parcels(codes, boundary)
+    assert regions.code[1:].tolist() == [7, 8]
+    boundary[38:42, 38:62] = boundary[48:52, 38:62] = 200
+    boundary[38:52, 38:42] = boundary[38:52, 58:62] = 200
+    _, regions = parcels(codes, boundary)
+    assert sorted(regions.code[1:].tolist()) == [7, 8, 8]
+
+
 def test_small_regions_join_across_classes() -> None:
     found = absorb(np.array([0, 50, 5]), borders([(1, 2, 3, 0)]), 10)
     assert found.tolist() == [0, 1, 1]

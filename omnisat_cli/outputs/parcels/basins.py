@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Levels = NDArray[np.int16]
     Mask = NDArray[np.bool_]
 
-_LINE: Final = 4
+_LINE: Final = 8
 """Strength from which a pixel is on a line."""
 
 _DEEP: Final = 3

@@ -5,8 +5,9 @@ of both becomes one, and its borders are added up, until all borders left are st
 over a united border is never below the weaker of its parts, this is the order of merging the
 weakest border of all each time. A gap in a line is a small part of a long border, so it opens
 nothing. Basins without an inside, slivers within thick lines, then join the neighbour of their
-class with the longest border. Everything follows from sums of whole numbers over the whole map, not
-from strips.
+class with the longest border. Last, a patch of another class that is small against the field it
+lies in, and that no line parts from it, joins the field: there the class map erred, not the
+boundary. Everything follows from sums of whole numbers over the whole map, not from strips.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
     Mask = NDArray[np.bool_]
 
-_WEAK: Final = 8
+_WEAK: Final = 14
 """Mean strength of a border up to which it parts nothing."""
+
+_PATCH: Final = 10
+"""A patch of another class is small if its neighbour has so many times its ground."""
 
 _FIELDS: Final = 4
 """A class is made of fields if at least one pixel in so many lies deep inside a basin; in others,
@@ -59,14 +63,20 @@ def merge(code: NDArray[np.uint8], pixels: Integers, deep: Integers, borders: Bo
         code: (N,) class; basins are numbered by their first pixel, 0 is none.
         pixels: (N,) pixels.
         deep: (N,) pixels deep inside.
-        borders: What they share; pairs of two classes are left alone.
+        borders: What they share.
 
     Returns:
-        (N,) one basin of each group.
+        (N,) one basin of each group; the group has its class.
     """
-    leader = np.arange(len(code), dtype=np.int64)
     inside = np.bincount(code, deep, 256)
     plain = (inside * _FIELDS < np.bincount(code, pixels, 256))[code]
+    leader = _fields(code, deep, plain, borders)
+    return _without_patches(leader, np.where(plain, -1, code.astype(np.int64)), pixels, borders)
+
+
+def _fields(code: NDArray[np.uint8], deep: Integers, plain: Mask, borders: Borders) -> Integers:
+    """Put basins of one class together; `plain` are those of classes without fields."""
+    leader = np.arange(len(code), dtype=np.int64)
     same = code[borders.ends[:, 0]] == code[borders.ends[:, 1]]
     table = _Table.of(Borders(borders.ends[same], borders.length[same], borders.strength[same]))
     while True:
@@ -82,6 +92,36 @@ def merge(code: NDArray[np.uint8], pixels: Integers, deep: Integers, borders: Bo
         if not len(source):
             return _roots(leader)
         leader[source] = target
+        table = table.renamed(leader)
+
+
+def _without_patches(
+    leader: Integers, kind: Integers, pixels: Integers, borders: Borders
+) -> Integers:
+    """Put patches of another class into the fields they lie in.
+
+    Args:
+        leader: (N,) field of each basin.
+        kind: (N,) class, -1 of classes without fields.
+        pixels: (N,) pixels.
+        borders: Of the basins.
+    """
+    size = np.bincount(leader, pixels, len(leader)).astype(np.int64)
+    table = _Table.of(borders.renamed(leader))
+    while True:
+        one, other = size[table.one], size[table.other]
+        weak = table.strength <= _WEAK * table.length
+        weak &= np.maximum(one, other) >= _PATCH * np.minimum(one, other)
+        weak &= (kind[table.one] != kind[table.other]) & (kind[table.one] >= 0)
+        weak &= kind[table.other] >= 0
+        best = _weakest(table, weak, len(leader))
+        if not len(best):
+            return _roots(leader)
+        one, other = table.one[best], table.other[best]
+        first = size[one] >= size[other]
+        field, patch = np.where(first, one, other), np.where(first, other, one)
+        leader[patch] = field
+        size[field] += size[patch]
         table = table.renamed(leader)
 
 

@@ -192,7 +192,6 @@ class Census:
         self._minimum = minimum
         self._labels = 1
         self._last: Labels | None = None
-        self._last_codes = np.zeros(0, np.uint8)
         self._last_strength = np.zeros(0, np.uint8)
         self._facts: list[tuple[NDArray[np.uint8], Integers, Integers, Integers, Integers]] = []
         self._sums: dict[str, list[Integers]] = {}
@@ -225,7 +224,7 @@ class Census:
         if count and (self._minimum > 1 or strip.lines is not None):
             self._measure_borders(strip, labels)
         self._labels += count
-        self._last, self._last_codes = labels[-1], strip.codes[-1]
+        self._last = labels[-1]
         self._last_strength = (
             np.zeros_like(strip.codes[-1]) if strip.lines is None else strip.lines.strength[-1]
         )
@@ -302,7 +301,7 @@ class Census:
     def _measure_borders(self, strip: Strip, labels: Labels) -> None:
         """Note how many pixel sides regions share, and the strength of the lines on them.
 
-        Borders of regions that are large already, or of two classes, are of no use to anyone.
+        Borders of regions that are large already are of no use unless there are lines.
         """
         strength = np.zeros_like(strip.codes) if strip.lines is None else strip.lines.strength
         above = self._last is not None
@@ -314,9 +313,7 @@ class Census:
         small[0] = self._minimum > 1
         useful = small[np.maximum(one - self._labels, -1) + 1]
         useful |= small[np.maximum(other - self._labels, -1) + 1]
-        if strip.lines is not None:
-            code, beyond = _facing(strip.codes, self._last_codes if above else None)
-            useful |= code[border] == beyond[border]
+        useful |= strip.lines is not None
         clearer = np.maximum(*_facing(strength, self._last_strength if above else None))[border]
         ends, lengths, sums = _pairs(one[useful], other[useful], clearer[useful])
         self._borders.append(np.column_stack([ends, lengths, sums]))

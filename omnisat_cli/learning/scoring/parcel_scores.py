@@ -311,7 +311,7 @@ def _segmentation(ground: _Ground) -> Segmentation:
         over=float(over.mean()),
         under=float(under[covered].mean()) if len(covered) else 0.0,
         distance=float(np.sqrt((over**2 + under**2) / 2).mean()),
-        split=_split(pairs.reference, pairs.area, ground.seen[pairs.predicted], reference),
+        split=_split(pairs.reference, pairs.area, ground.whole[pairs.predicted], reference),
         merged=_merged(pairs, reference),
     )
 

@@ -243,7 +243,8 @@ def main() -> None:
     pack = find_pack(args.model)
     K = int(whole.classes.max()) + 1
     print(f"{len(whole.classes)} of {total} parcels, {K} crops with at least {args.least} each, "
-          f"{int(whole.squares.max()) + 1} squares; {pack.card.name} {pack.card.version}; "
+          f"{int(whole.squares.max()) + 1} squares; {pack.card.name} {pack.card.version}, "
+          f"weights {pack.card.weights_sha256[:12]}; "
           f"{args.repeats} repeats of {FOLDS} folds")  # fmt: skip
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     for period in args.period or PERIODS:

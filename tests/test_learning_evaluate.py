@@ -19,13 +19,8 @@ from omnisat_cli.learning.scoring import evaluate as module
 from omnisat_cli.learning.scoring import reference
 from omnisat_cli.learning.scoring.evaluate import TruthRequest, evaluate_map
 from omnisat_cli.learning.scoring.metrics import Scores, adjusted
-from omnisat_cli.learning.scoring.report import (
-    Report,
-    Result,
-    card_figures,
-    check_outputs,
-    write_report,
-)
+from omnisat_cli.learning.scoring.report import Report, Result, card_figures
+from omnisat_cli.learning.scoring.report_files import check_outputs, write_report
 from omnisat_cli.learning.scoring.schemes import (
     NO_COUNTERPART,
     crossed_scheme,

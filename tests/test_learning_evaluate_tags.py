@@ -13,7 +13,7 @@ from worlds import card
 from omnisat_cli.errors import JobError
 from omnisat_cli.learning.scoring.evaluate_pack import choose_subsets
 from omnisat_cli.learning.scoring.evaluate_tags import evaluate_tags
-from omnisat_cli.learning.scoring.report import write_report
+from omnisat_cli.learning.scoring.report_files import write_report
 from omnisat_cli.networks.configs import ImageConfig, OmniSatConfig, SeriesConfig
 from omnisat_cli.networks.tile import OmniSatTile, TileConfig
 from omnisat_cli.outputs.legend import Legend

@@ -22,7 +22,8 @@ from omnisat_cli.learning.scoring.evaluate_pack import (
     update_card,
 )
 from omnisat_cli.learning.scoring.reference import grid_of_frame
-from omnisat_cli.learning.scoring.report import Report, check_outputs, means, plain, write_report
+from omnisat_cli.learning.scoring.report import Report, means, plain
+from omnisat_cli.learning.scoring.report_files import check_outputs, write_report
 from omnisat_cli.learning.scoring.schemes import scheme_classes
 from omnisat_cli.packs.registry import find_pack
 

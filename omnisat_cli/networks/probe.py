@@ -115,16 +115,16 @@ class Probe(FusedTokens):
 
     Args:
         config: Everything needed to build the network again.
-        base: The network to stand on; built from `config` where None.
+        base: The network of `config.base` to stand on.
+
+    Raises:
+        ValueError: If that network sees whole windows.
     """
 
-    def __init__(self, config: ProbeConfig, base: PatchLocal | None = None) -> None:
-        from omnisat_cli.networks.table import build_network
-
-        made = base or build_network(config.base, config.base_config)
-        if not isinstance(made, PatchLocal):
+    def __init__(self, config: ProbeConfig, base: nn.Module) -> None:
+        if not isinstance(base, PatchLocal):
             raise ValueError(f"a {config.base} network sees whole windows: no probe stands on it")
-        super().__init__(made)
+        super().__init__(base)
         self.config = config
         self.head = nn.Linear(config.width, config.classes)
 

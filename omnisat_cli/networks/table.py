@@ -30,7 +30,7 @@ NETWORKS: Mapping[str, Callable[[Mapping[str, object]], nn.Module]] = MappingPro
         "dual-stream": lambda plain: DualStream(DualStreamConfig.from_dict(plain)),
         "omnisat-tile": lambda plain: OmniSatTile(TileConfig.from_dict(plain)),
         "anysat": lambda plain: AnySatSegmenter(AnySatSegmenterConfig.from_dict(plain)),
-        "probe": lambda plain: Probe(ProbeConfig.from_dict(plain)),
+        "probe": lambda plain: _build_probe(ProbeConfig.from_dict(plain)),
     }
 )
 
@@ -48,6 +48,10 @@ def build_network(kind: str, config: Mapping[str, object]) -> nn.Module:
     if kind not in NETWORKS:
         raise ValueError(f"unknown network {kind!r}; this version knows {', '.join(NETWORKS)}")
     return NETWORKS[kind](config)
+
+
+def _build_probe(config: ProbeConfig) -> Probe:
+    return Probe(config, build_network(config.base, config.base_config))
 
 
 _RANDOM = frozenset({"normal_", "uniform_", "erfinv_", "kaiming_uniform_", "trunc_normal_"})

@@ -20,7 +20,8 @@ from omnisat_cli.learning.training.packing import (
     refuse_existing,
     workplace,
 )
-from omnisat_cli.networks.probe import KIND, Probe, ProbeConfig
+from omnisat_cli.networks.probe import KIND, Probe
+from omnisat_cli.networks.table import build_network
 from omnisat_cli.outputs.provenance import omnisat_version
 from omnisat_cli.packs.card import Card, NetworkCard
 from omnisat_cli.packs.patch_size import at_patch_size
@@ -123,7 +124,8 @@ def source_pack(name: str | None, embeddings: Embeddings) -> Pack:
 
 def build_probe(pack: Pack, card: Card, head: Head) -> dict[str, Tensor]:
     """Return the weights of a pack's encoder with a head on it."""
-    probe = Probe(ProbeConfig.from_dict(card.network.config))
+    probe = build_network(card.network.kind, card.network.config)
+    assert isinstance(probe, Probe)
     weights = load_weights(pack)
     if pack.card.network.kind == KIND:
         weights = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,50 +17,38 @@ from omnisat_cli.networks.seam import Dense, Encoded, Traits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from omnisat_cli.networks.anysat import Patches
 
 
 @dataclass(frozen=True, slots=True)
-class AnySatSegmenterConfig:
-    """An AnySat that maps classes.
+class AnySatLayout:
+    """An AnySat whose windows are cut into patches of one size.
 
     Attributes:
         encoder: The AnySat.
-        classes: Classes of the map.
+        classes: Classes of its head.
         patch_m: Side of a patch, metres, a multiple of 10.
         grid: Rows and columns of patches of a window.
-        coarse_side: Pixels of the coarse output along a patch.
-        fine_sensor: Sensor whose sub-patches give the fine output; None for coarse output only.
-        fine_pixels: Pixels of the fine output along one of its sub-patches.
     """
 
     encoder: AnySatConfig
     classes: int
     patch_m: int = 10
     grid: Grid = (16, 16)
-    coarse_side: int = 1
-    fine_sensor: str | None = None
-    fine_pixels: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what no window can have."""
         object.__setattr__(self, "grid", (int(self.grid[0]), int(self.grid[1])))
-        sizes = (self.classes, self.coarse_side, self.fine_pixels, *self.grid)
+        sizes = (self.classes, *self.grid)
         if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in sizes):
-            raise ValueError(f"classes, grid and pixels must be above 0, found {sizes}")
+            raise ValueError(f"classes and grid must be above 0, found {sizes}")
         if self.patch_m < CELL_M or self.patch_m % CELL_M:
             raise ValueError(f"a patch is a multiple of {CELL_M} m, found {self.patch_m} m")
         if not any(self.patch_px(s.name) and not s.whole_window for s in self.encoder.sensors):
             raise ValueError(
                 f"none of {', '.join(self.encoder.names)} has patches of {self.patch_m} m"
-            )
-        if self.fine_sensor is not None and self.encoder.sensor(self.fine_sensor).whole_window:
-            raise ValueError(f"{self.fine_sensor} has one pixel a window and no finer output")
-        if self.fine_side % self.coarse_side:
-            raise ValueError(
-                f"{self.fine_side} fine pixels along a patch are no whole multiple of "
-                f"{self.coarse_side} coarse ones"
             )
 
     def patch_px(self, name: str) -> int:
@@ -71,20 +59,12 @@ class AnySatSegmenterConfig:
         except ValueError:
             return 0
 
-    @property
-    def fine_side(self) -> int:
-        """Pixels along a patch at the finest output."""
-        if self.fine_sensor is None:
-            return self.coarse_side
-        sensor = self.encoder.sensor(self.fine_sensor)
-        return sensor.patch_side(self.patch_m, self.encoder.behaviour) * self.fine_pixels
-
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
         return {**asdict(self), "encoder": self.encoder.to_dict()}
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, object]) -> AnySatSegmenterConfig:
+    def from_dict(cls, plain: Mapping[str, object]) -> Self:
         """Rebuild from `to_dict`.
 
         Raises:
@@ -96,22 +76,108 @@ class AnySatSegmenterConfig:
         return build(cls, {**plain, "encoder": AnySatConfig.from_dict(encoder)})
 
 
-class AnySatSegmenter(nn.Module):
-    """Encoder and heads behind the `PatchLocal` interface.
+@dataclass(frozen=True, slots=True)
+class AnySatSegmenterConfig(AnySatLayout):
+    """An AnySat that maps classes.
+
+    Attributes:
+        coarse_side: Pixels of the coarse output along a patch.
+        fine_sensor: Sensor whose sub-patches give the fine output; None for coarse output only.
+        fine_pixels: Pixels of the fine output along one of its sub-patches.
+    """
+
+    coarse_side: int = 1
+    fine_sensor: str | None = None
+    fine_pixels: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no window can have."""
+        AnySatLayout.__post_init__(self)  # `super()` does not see through slots
+        sides = (self.coarse_side, self.fine_pixels)
+        if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in sides):
+            raise ValueError(f"pixels must be above 0, found {sides}")
+        if self.fine_sensor is not None and self.encoder.sensor(self.fine_sensor).whole_window:
+            raise ValueError(f"{self.fine_sensor} has one pixel a window and no finer output")
+        if self.fine_side % self.coarse_side:
+            raise ValueError(
+                f"{self.fine_side} fine pixels along a patch are no whole multiple of "
+                f"{self.coarse_side} coarse ones"
+            )
+
+    @property
+    def fine_side(self) -> int:
+        """Pixels along a patch at the finest output."""
+        if self.fine_sensor is None:
+            return self.coarse_side
+        sensor = self.encoder.sensor(self.fine_sensor)
+        return sensor.patch_side(self.patch_m, self.encoder.behaviour) * self.fine_pixels
+
+
+class AnySatPatches(nn.Module):
+    """Encoder and fusion behind the `PatchLocal` interface; what stands on them is up to a head.
 
     A sensor of one pixel a window (MODIS) comes as one pixel a patch, brought onto the patches by
     whoever reads it; its token of a window is the mean over the patches where it is present, which
     is the published token where they all show the same pixel.
 
     Args:
+        config: Encoder, patches and window.
+    """
+
+    def __init__(self, config: AnySatLayout) -> None:
+        super().__init__()
+        self.layout = config
+        self.encoder = AnySat(config.encoder)
+
+    @property
+    def traits(self) -> Traits:
+        """What to plan a run with."""
+        layout = self.layout
+        pixels = {name: layout.patch_px(name) for name in layout.encoder.names}
+        return Traits(layout.encoder.width, {}, {n: px for n, px in pixels.items() if px})
+
+    def encode_image(self, name: str, pixels: Tensor) -> Encoded:
+        """Encode image patches; see `PatchLocal.encode_image`."""
+        return Encoded(self.encoder.encode(name, pixels, kept=False).tokens)
+
+    def encode_series(self, name: str, pixels: Tensor, days: Tensor, valid: Tensor) -> Encoded:
+        """Encode series of patches; see `PatchLocal.encode_series`."""
+        return Encoded(self.encoder.encode(name, pixels, days, valid, kept=False).tokens)
+
+    def fuse(
+        self,
+        tokens: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        *,
+        grid: Grid | None = None,
+    ) -> Tensor:
+        """Fuse windows; see `PatchLocal.fuse`. `grid` when the window is not the configured one."""
+        grid = grid or self.layout.grid
+        names = [name for name in tokens if bool(present[name].any())]
+        local = [n for n in tokens if not self.layout.encoder.sensor(n).whole_window]
+        if not set(names) & set(local):
+            names += local[:1]  # nowhere present: the window needs its patches all the same
+        given = {name: tokens[name] for name in names}
+        flags = {name: present[name] for name in names}
+        for name in names:
+            if name not in local:
+                given[name] = _window_token(tokens[name], present[name])
+                flags[name] = present[name].any(1, keepdim=True)
+        masks = {name: mask for name, mask in flags.items() if not bool(mask.all())}
+        return self.encoder.fuse(given, grid, self.layout.patch_m, masks)
+
+
+class AnySatSegmenter(AnySatPatches):
+    """AnySat and its heads for maps.
+
+    Args:
         config: Everything needed to build the network again.
     """
 
     def __init__(self, config: AnySatSegmenterConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         width = config.encoder.width
-        self.encoder = AnySat(config.encoder)
         self.coarse = MapHead(width, config.classes, config.coarse_side, "class")
         self.fine = (
             None
@@ -123,12 +189,10 @@ class AnySatSegmenter(nn.Module):
     def traits(self) -> Traits:
         """What to plan a run with."""
         config = self.config
-        pixels = {name: config.patch_px(name) for name in config.encoder.names}
-        fine = {}
-        if config.fine_sensor is not None:
-            side = config.fine_side // config.fine_pixels
-            fine[config.fine_sensor] = config.encoder.width * side**2
-        return Traits(config.encoder.width, fine, {n: px for n, px in pixels.items() if px})
+        if config.fine_sensor is None:
+            return super().traits
+        side = config.fine_side // config.fine_pixels
+        return replace(super().traits, fine={config.fine_sensor: config.encoder.width * side**2})
 
     def encode_image(self, name: str, pixels: Tensor) -> Encoded:
         """Encode image patches; see `PatchLocal.encode_image`."""
@@ -139,28 +203,6 @@ class AnySatSegmenter(nn.Module):
         """Encode series of patches; see `PatchLocal.encode_series`."""
         kept = name == self.config.fine_sensor
         return self._encoded(name, self.encoder.encode(name, pixels, days, valid, kept=kept))
-
-    def fuse(
-        self,
-        tokens: Mapping[str, Tensor],
-        present: Mapping[str, Tensor],
-        *,
-        grid: Grid | None = None,
-    ) -> Tensor:
-        """Fuse windows; see `PatchLocal.fuse`. `grid` when the window is not the configured one."""
-        grid = grid or self.config.grid
-        names = [name for name in tokens if bool(present[name].any())]
-        local = [n for n in tokens if not self.config.encoder.sensor(n).whole_window]
-        if not set(names) & set(local):
-            names += local[:1]  # nowhere present: the window needs its patches all the same
-        given = {name: tokens[name] for name in names}
-        flags = {name: present[name] for name in names}
-        for name in names:
-            if name not in local:
-                given[name] = _window_token(tokens[name], present[name])
-                flags[name] = present[name].any(1, keepdim=True)
-        masks = {name: mask for name, mask in flags.items() if not bool(mask.all())}
-        return self.encoder.fuse(given, grid, self.config.patch_m, masks)
 
     def decode(
         self,

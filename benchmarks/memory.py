@@ -136,8 +136,8 @@ def _map(room: Path, km: int) -> None:  # noqa: ARG001 - the files say how large
     from torch import nn
 
     from omnisat_cli.__main__ import main as command_line
+    from omnisat_cli.engine import network
     from omnisat_cli.networks.seam import Dense, Encoded
-    from omnisat_cli.runners import local
 
     class Cheap(nn.Module):
         """Patch-local: tokens are means, logits a fixed mixture of what came in."""
@@ -174,8 +174,8 @@ def _map(room: Path, km: int) -> None:  # noqa: ARG001 - the files say how large
             maps = maps.reshape(-1, 16, 16 * PX, 16 * PX)
             return Dense(torch.cat([maps, maps[:, : CLASSES - 16]], 1) + fused.mean())
 
-    local.build_network = lambda _kind, _config: Cheap()
-    local.fold_for_inference = lambda network: network
+    network.build_network = lambda _kind, _config: Cheap()
+    network.fold_for_inference = lambda module: module
     sys.argv = [
         "omnisat", "predict", "--aerial", str(room / "aerial.tif"), "--s2", str(room / "s2.nc"),
         "--model", str(room / "cheap"), "-o", str(room / "map.tif"), "--threads", "1",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from omnisat_cli.engine import network
 from omnisat_cli.networks.seam import Dense
-from omnisat_cli.runners import local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +49,8 @@ def main() -> None:
     """Run the command line with the network replaced."""
     from omnisat_cli.__main__ import main as command_line
 
-    local.build_network = lambda _kind, _config: NullNetwork()
-    local.fold_for_inference = lambda network: network
+    network.build_network = lambda _kind, _config: NullNetwork()
+    network.fold_for_inference = lambda module: module
     command_line()
 
 

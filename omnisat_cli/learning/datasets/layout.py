@@ -68,52 +68,59 @@ def read_npy(path: Path, shape: tuple[int | None, ...], kinds: str) -> NDArray[n
         raise SourceError(f"{path} is missing") from None
     except (OSError, ValueError, EOFError) as error:
         raise SourceError(f"{path} is damaged, cut short or no array: {error}") from error
-    same = len(shape) == array.ndim and all(
-        want in (None, size) for want, size in zip(shape, array.shape, strict=True)
-    )
-    if not same or array.dtype.kind not in kinds:
-        wanted = " × ".join("T" if size is None else str(size) for size in shape)
-        raise SourceError(
-            f"{path} is {' × '.join(map(str, array.shape))} of {array.dtype}, "
-            f"expected {wanted} of kind {' or '.join(kinds)}"
-        )
+    _check(array, str(path), shape, kinds)
     return array
 
 
-def read_npz(path: Path, names: Iterable[str], kinds: str) -> dict[str, NDArray[np.generic]]:
-    """Read those of some named planes that a file has.
+def read_npz(
+    path: Path,
+    names: Iterable[str],
+    kinds: str,
+    shape: tuple[int | None, ...] = (None, None),
+) -> dict[str, NDArray[np.generic]]:
+    """Read those of some named arrays that a file has.
 
     Args:
         path: A `.npz` file.
-        names: Wanted planes.
+        names: Wanted arrays.
         kinds: What `dtype.kind` may be.
+        shape: What their shape must be; None = any size.
 
     Raises:
-        SourceError: If it is missing, damaged, holds objects, or planes of another type.
+        SourceError: If it is missing, damaged, holds objects, or arrays of another shape or type.
     """
     try:
         # The stream is opened here: numpy leaves a file that it cannot read open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            planes = {name: stored[name] for name in names if name in stored.files}
+            arrays = {name: stored[name] for name in names if name in stored.files}
     except FileNotFoundError:
         raise SourceError(f"{path} is missing") from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        BadZipFile,
-        zlib.error,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except _NO_ARRAYS as error:
         raise SourceError(f"{path} is damaged, cut short or no set of arrays: {error}") from error
-    for name, plane in planes.items():
-        if plane.ndim != 2 or plane.size == 0 or plane.dtype.kind not in kinds:
-            raise SourceError(
-                f"{path}: {name} is {' × '.join(map(str, plane.shape))} of {plane.dtype}, expected "
-                f"rows × columns of kind {' or '.join(kinds)}"
-            )
-    return planes
+    for name, array in arrays.items():
+        _check(array, f"{path}: {name}", shape, kinds)
+        if not array.size:
+            raise SourceError(f"{path}: {name} holds nothing")
+    return arrays
+
+
+def _check(
+    array: NDArray[np.generic], where: str, shape: tuple[int | None, ...], kinds: str
+) -> None:
+    """Check the shape and the type of an array; None = any size.
+
+    Raises:
+        SourceError: If it is something else.
+    """
+    same = len(shape) == array.ndim and all(
+        want in (None, size) for want, size in zip(shape, array.shape, strict=True)
+    )
+    if not same or array.dtype.kind not in kinds:
+        wanted = " × ".join("n" if size is None else str(size) for size in shape)
+        raise SourceError(
+            f"{where} is {' × '.join(map(str, array.shape)) or 'one number'} of {array.dtype}, "
+            f"expected {wanted} of kind {' or '.join(kinds)}"
+        )
 
 
 def read_json(path: Path) -> object:

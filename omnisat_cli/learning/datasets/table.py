@@ -95,6 +95,14 @@ _TABLE = (
         "Sani et al. 2024, WACV; arXiv 2312.00069",
     ),
     Dataset(
+        "planted",
+        "planted",
+        "40 species of planted trees in 120 m tiles of the world: Sentinel-2 and -1, Landsat 7, "
+        "ALOS-2, MODIS",
+        "CC-BY-4.0",
+        "Pazos-Outón et al. 2024, arXiv 2406.18554",
+    ),
+    Dataset(
         "s2-naip",
         "s2naip",
         "640 m tiles of the United States: NAIP 1.25 m, Sentinel-2 and -1; classes of WorldCover",

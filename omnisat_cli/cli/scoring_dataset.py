@@ -20,7 +20,7 @@ from omnisat_cli.learning.scoring.evaluate_pack import (
 )
 from omnisat_cli.learning.scoring.evaluate_tags import evaluate_tags
 from omnisat_cli.learning.scoring.mapping import mapper_for
-from omnisat_cli.networks.tile import OmniSatTile
+from omnisat_cli.networks.tile import Tile
 from omnisat_cli.packs.registry import find_pack
 from omnisat_cli.runners.setup import thread_count
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.scoring.evaluate import TruthRequest
     from omnisat_cli.learning.scoring.report import Report
     from omnisat_cli.packs.registry import Pack
-
-_TILES = "omnisat-tile"
-"""Networks that label whole places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,7 @@ def of_dataset(
         quiet: No progress.
     """
     pack = find_pack(model)
-    tags = pack.card.network.kind == _TILES
+    tags = pack.card.whole_places
     examples = part.open(tags=tags)
     keep_freed_memory()
     torch.set_num_threads(thread_count(execution))
@@ -110,7 +107,7 @@ def _of_tags(
     """Score a model that labels whole places."""
     compute, bar = run
     network = trained_network(pack).to(compute.device)
-    assert isinstance(network, OmniSatTile), "the table of networks says so"
+    assert isinstance(network, Tile), "the table of networks says so"
     return evaluate_tags(
         network,
         pack,

@@ -33,6 +33,9 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 _PIXELS = 1 << 15
 """Pixels turned into classes at a time: their logits and temporaries stay in the cache."""
 
+_LEAST = -80.0
+"""A logit below this is taken for it: its exponential is still finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -157,7 +160,7 @@ def _classify(recipe: Recipe, logits: torch.Tensor, rows: Mapping[str, NDArray[n
         logits: (K, h, W).
         rows: Layer name to the rows to fill, (h, W) or (K, h, W).
     """
-    winner, spread, total = _compare(logits)
+    winner, spread, total = (_apart if recipe.card.whole_places else _compare)(logits)
     if not bool(torch.isfinite(total).all()):
         raise BlockError("the network gave values that are not finite; nothing was labelled")
     codes = np.array(recipe.codes, np.uint8)
@@ -165,6 +168,13 @@ def _classify(recipe: Recipe, logits: torch.Tensor, rows: Mapping[str, NDArray[n
     rows["confidence"][:] = (100.0 / total).round_().to(torch.uint8).cpu().numpy()
     if recipe.probabilities:
         rows["probabilities"][:] = _quantised(spread / total)
+
+
+def _apart(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Like `_compare` where a class is there or not, whatever the others: shares are sigmoids."""
+    top, winner = logits.max(dim=0)
+    total = 1.0 + torch.exp(-top.clamp(min=_LEAST)) + 0.0 * top  # what is not finite stays so
+    return winner, torch.sigmoid(logits) * total, total
 
 
 def _compare(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

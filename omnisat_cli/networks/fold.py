@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from omnisat_cli.networks.anysat_encoders import PixelSeries, SeriesProjector
-from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter
+from omnisat_cli.networks.anysat_segmenter import AnySatPatches
 from omnisat_cli.networks.dual_stream import DualStream
 from omnisat_cli.networks.image import ImageEncoder, ImageFeatures, ResidualBlock, pool
 from omnisat_cli.networks.omnisat import OmniSat
@@ -26,11 +26,12 @@ from omnisat_cli.networks.probe import Probe
 from omnisat_cli.networks.seam import Dense, Encoded, PatchLocal
 from omnisat_cli.networks.segmenter import OmniSatSegmenter
 from omnisat_cli.networks.series import SeriesEncoder, day_encoding
+from omnisat_cli.networks.tile import OmniSatTile
 from omnisat_cli.networks.unet import UNet
 from omnisat_cli.networks.utae import UTAE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from omnisat_cli.networks.heads import DenseHead
     from omnisat_cli.networks.omnisat import Grid
@@ -43,8 +44,8 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
     """Rearrange a trained network for inference.
 
     Args:
-        network: An `OmniSatSegmenter`, `OmniSat`, `AnySatSegmenter`, `UNet`, `UTAE`,
-            `DualStream` or `Probe`; it is not changed.
+        network: An `OmniSatSegmenter`, `OmniSat`, `OmniSatTile`, `AnySatSegmenter`, `AnySatTile`,
+            `UNet`, `UTAE`, `DualStream` or `Probe`; it is not changed.
 
     Returns:
         A network with the same interface whose results differ by rounding only. It cannot be
@@ -53,18 +54,9 @@ def fold_for_inference(network: nn.Module) -> nn.Module:
     Raises:
         ValueError: If the network is of another kind.
     """
-    if isinstance(network, OmniSatSegmenter):
-        return FoldedSegmenter(network).eval()
-    if isinstance(network, OmniSat):
-        return _fold_encoders(network).eval()
-    if isinstance(network, AnySatSegmenter):
-        return _fold_anysat(network).eval()
-    if isinstance(network, UNet):
-        return _fold_unet(network).eval()
-    if isinstance(network, UTAE | DualStream):
-        return _fold_stacks(network).eval()
-    if isinstance(network, Probe):
-        return _fold_probe(network).eval()
+    for kinds, fold in _FORMS:
+        if isinstance(network, kinds):
+            return fold(network).eval()
     raise ValueError(f"no inference form of {type(network).__name__}")
 
 
@@ -309,7 +301,7 @@ class FoldedPixels(FoldedSeries):
         return layer(x) if key is None else layer.into(key, x, buffers)
 
 
-def _fold_anysat(network: AnySatSegmenter) -> AnySatSegmenter:
+def _fold_anysat(network: AnySatPatches) -> AnySatPatches:
     folded = copy.deepcopy(network)
     for part in folded.modules():
         if isinstance(part, SeriesProjector):
@@ -541,6 +533,12 @@ class FoldedSegmenter(nn.Module):
         return self.head.dense(logits)
 
 
+def _fold_tile(network: OmniSatTile) -> OmniSatTile:
+    folded = copy.deepcopy(network)
+    folded.encoder = _fold_encoders(network.encoder)
+    return folded.requires_grad_(False)
+
+
 def _fold_head(head: DenseHead) -> DenseHead:
     folded = copy.deepcopy(head)
     if not head.fine_sides:
@@ -595,3 +593,15 @@ def _fold_transposed(conv: nn.ConvTranspose2d, norm: nn.Module) -> nn.ConvTransp
         folded.weight.copy_(conv.weight.double() * scale[:, None, None])
         folded.bias = nn.Parameter((bias * scale + shift).to(conv.weight.dtype))
     return folded
+
+
+_FORMS: tuple[tuple[tuple[type[nn.Module], ...], Callable[..., nn.Module]], ...] = (
+    ((OmniSatSegmenter,), FoldedSegmenter),
+    ((OmniSat,), _fold_encoders),
+    ((OmniSatTile,), _fold_tile),
+    ((AnySatPatches,), _fold_anysat),
+    ((UNet,), _fold_unet),
+    ((UTAE, DualStream), _fold_stacks),
+    ((Probe,), _fold_probe),
+)
+"""Networks to what makes their inference form."""

@@ -13,7 +13,7 @@ from omnisat_cli.networks.dual_stream import DualStream, DualStreamConfig
 from omnisat_cli.networks.probe import Probe, ProbeConfig
 from omnisat_cli.networks.seam import HasTraits, PatchLocal, Traits
 from omnisat_cli.networks.segmenter import OmniSatSegmenter, SegmenterConfig
-from omnisat_cli.networks.tile import OmniSatTile, TileConfig
+from omnisat_cli.networks.tile import AnySatTile, AnySatTileConfig, OmniSatTile, TileConfig
 from omnisat_cli.networks.unet import UNet, UNetConfig
 from omnisat_cli.networks.utae import UTAE, UtaeConfig
 
@@ -29,6 +29,7 @@ NETWORKS: Mapping[str, Callable[[Mapping[str, object]], nn.Module]] = MappingPro
         "utae": lambda plain: UTAE(UtaeConfig.from_dict(plain)),
         "dual-stream": lambda plain: DualStream(DualStreamConfig.from_dict(plain)),
         "omnisat-tile": lambda plain: OmniSatTile(TileConfig.from_dict(plain)),
+        "anysat-tile": lambda plain: AnySatTile(AnySatTileConfig.from_dict(plain)),
         "anysat": lambda plain: AnySatSegmenter(AnySatSegmenterConfig.from_dict(plain)),
         "probe": lambda plain: _build_probe(ProbeConfig.from_dict(plain)),
     }

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from omnisat_cli.modality import modality
 
+_WHOLE_PLACES = frozenset({"omnisat-tile", "anysat-tile"})
+"""Networks that say of whole places which classes they hold."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -118,3 +121,13 @@ class Card(_Frozen):
     def names(self) -> tuple[str, ...]:
         """Names of the modalities, in the order of the card."""
         return tuple(entry.name for entry in self.modalities)
+
+    @property
+    def whole_places(self) -> bool:
+        """Whether it says which classes a whole place holds, any number of them (multi-label)."""
+        return self.network.kind in _WHOLE_PLACES
+
+    @property
+    def place_m(self) -> float:
+        """Side in metres of the ground that is seen at once, and labelled as one."""
+        return self.window.size * self.patch_m

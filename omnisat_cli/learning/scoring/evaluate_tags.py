@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from omnisat_cli.learning.examples import Examples
-    from omnisat_cli.networks.tile import OmniSatTile
+    from omnisat_cli.networks.tile import Tile
     from omnisat_cli.packs.registry import Pack
 
     Subset = tuple[str, ...]
@@ -29,7 +29,7 @@ _AT_ONCE = 16
 
 
 def evaluate_tags(
-    network: OmniSatTile,
+    network: Tile,
     pack: Pack,
     examples: Examples,
     choose: Callable[[Sequence[str]], Sequence[Subset]],
@@ -79,7 +79,7 @@ def evaluate_tags(
 
 
 def _walk(
-    network: OmniSatTile,
+    network: Tile,
     batcher: Batcher,
     subsets: Sequence[Subset],
     watch: Callable[[int], object],

@@ -21,7 +21,7 @@ from omnisat_cli.networks.dual_stream import DualStreamConfig
 from omnisat_cli.networks.seam import PatchLocal
 from omnisat_cli.networks.segmenter import SegmenterConfig
 from omnisat_cli.networks.table import build_network
-from omnisat_cli.networks.tile import OmniSatTile, TileConfig
+from omnisat_cli.networks.tile import TileConfig
 from omnisat_cli.networks.unet import UNetConfig
 from omnisat_cli.networks.utae import UtaeConfig
 from omnisat_cli.packs.registry import find_pack, load_weights
@@ -136,7 +136,7 @@ class Learner:
     @property
     def whole_windows(self) -> bool:
         """Whether it sees whole windows, so that one real pixel of a patch says something."""
-        return not isinstance(self.network, PatchLocal | OmniSatTile)
+        return not isinstance(self.network, PatchLocal)
 
     @property
     def has_boundary(self) -> bool:

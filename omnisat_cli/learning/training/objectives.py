@@ -17,7 +17,7 @@ from omnisat_cli.networks.losses import (
     segmentation_loss,
 )
 from omnisat_cli.networks.seam import Dense, PatchLocal, WindowBased
-from omnisat_cli.networks.tile import OmniSatTile
+from omnisat_cli.networks.tile import Tile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ class Objective:
         network = self.network
         if _blind(network, batch):
             return {"fine": sum((p.sum() * 0.0 for p in network.parameters()), torch.tensor(0.0))}
-        if isinstance(network, OmniSatTile):
+        if isinstance(network, Tile):
             assert batch.tags is not None
             logits = tag_logits(network, batch)
             return {"tags": multilabel_loss(logits.float(), batch.tags)}
@@ -121,9 +121,7 @@ def class_logits(network: nn.Module, batch: Batch) -> Tensor:
     return predict_windows(network, batch).logits
 
 
-def tag_logits(
-    network: OmniSatTile, batch: Batch, encoded: tuple[Tokens, Tokens] | None = None
-) -> Tensor:
+def tag_logits(network: Tile, batch: Batch, encoded: tuple[Tokens, Tokens] | None = None) -> Tensor:
     """Return the logits (B, K) of the classes a window holds; see `mapped_classes`."""
     every, _ = encoded or encode_batch(network, batch)
     tokens = {name: values for name, values in every.items() if name in batch.present}
@@ -152,7 +150,7 @@ def decode_tokens(
     )
 
 
-def encode_batch(network: PatchLocal | OmniSatTile, batch: Batch) -> tuple[Tokens, Tokens]:
+def encode_batch(network: PatchLocal, batch: Batch) -> tuple[Tokens, Tokens]:
     """Encode the present patches of a batch.
 
     Returns:

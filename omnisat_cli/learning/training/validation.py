@@ -17,7 +17,7 @@ from omnisat_cli.learning.training.objectives import (
     tag_logits,
 )
 from omnisat_cli.networks.seam import PatchLocal
-from omnisat_cli.networks.tile import OmniSatTile
+from omnisat_cli.networks.tile import Tile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +89,7 @@ class Validation:
         for batch in self.batcher.ordered(examples, self.batcher.spec.size):
             moved = batch.to(device)
             encoded = None
-            if isinstance(network, PatchLocal | OmniSatTile):
+            if isinstance(network, PatchLocal):
                 encoded = encode_batch(network, moved)
             for part, tally in tallies.items():
                 shown = showing(moved, part)
@@ -149,7 +149,7 @@ class _TagTally:
 
     def add(self, network: nn.Module, batch: Batch, encoded: Encoded | None) -> None:
         """Collect the places of a batch."""
-        assert isinstance(network, OmniSatTile)
+        assert isinstance(network, Tile)
         assert batch.tags is not None
         logits = tag_logits(network, batch, encoded)
         self.truth.append(batch.tags.cpu().numpy() > 0)

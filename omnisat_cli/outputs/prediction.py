@@ -96,8 +96,8 @@ class Prediction:
 
     def holes(self) -> dict[Hole, int]:
         """Count the pixels of the area of interest without a class, by reason."""
-        counts = np.bincount(self.presence.ravel(), minlength=256)
-        return {reason: int(counts[reason]) for reason in REASONS if counts[reason]}
+        counts = {reason: int(np.count_nonzero(self.presence == reason)) for reason in REASONS}
+        return {reason: count for reason, count in counts.items() if count}
 
     def _check_presence(self, empty: NDArray[np.bool_]) -> None:
         used = (self.presence > 0) & (self.presence < 1 << MAX_MODALITIES)
@@ -112,7 +112,7 @@ class Prediction:
             return
         if ((array == NONE) != empty).any():
             raise ValueError(f"{name} must be 255 where there is no class, and only there")
-        if (array[..., ~empty] > highest).any():
+        if ((array > highest) & ~empty).any():
             raise ValueError(f"{name} goes above {highest}")
 
 

@@ -12,7 +12,6 @@ from omnisat_cli.modality import MODALITIES, flag, modality
 from omnisat_cli.sources.cube_dates import Duplicates
 from omnisat_cli.sources.cube_grid import PixelReference
 from omnisat_cli.sources.cube_options import CubeOptions
-from omnisat_cli.sources.cubes import describe_cube, open_cube
 from omnisat_cli.sources.images import ImageOptions, describe_image, open_image
 from omnisat_cli.sources.scaling import RadarUnits
 
@@ -117,6 +116,8 @@ def describe_input(entry: Input) -> Place:
     if MODALITIES[entry.modality].kind == "image":
         facts = describe_image(entry.modality, list(entry.paths), _image_options(entry, None))
         return Place(facts.crs, facts.bounds)
+    from omnisat_cli.sources.cubes import describe_cube  # imports xarray and pandas: 0.8 CPU s
+
     cube = describe_cube(_only_path(entry), _cube_options(entry, None, None))
     return Place(cube.crs, cube.bounds)
 
@@ -141,6 +142,8 @@ def open_input(entry: Input, lattice: Lattice, wanted: Wanted, job: Rules) -> So
             wanted.modality, list(entry.paths), lattice, _image_options(entry, wanted)
         )
     options = _cube_options(entry, wanted, job)
+    from omnisat_cli.sources.cubes import open_cube
+
     return open_cube(wanted.modality, _only_path(entry), lattice, options)
 
 

@@ -91,6 +91,40 @@ def test_a_window_based_network_labels_every_real_pixel_of_a_cut_patch() -> None
     assert (result["presence"][~valid] == Hole.NO_DATA).all()
 
 
+def test_a_window_based_network_sees_no_more_dates_than_its_card_allows() -> None:
+    seen: set[int] = set()
+
+    class Dated:
+        """The class of a pixel follows from its mean over the days that are shown."""
+
+        def predict(self, pixels, days, valid):  # type: ignore[no-untyped-def]
+            seen.add(pixels["s2"].shape[1])
+            assert days["s2"].shape == pixels["s2"].shape[:2]
+            mask = valid["s2"]
+            weight = mask * days["s2"][:, :, None, None] / 100
+            mean = (pixels["s2"][:, :, 0] * weight).sum(1) / mask.sum(1).clamp(min=1)
+            return Dense(torch.stack([mean, -mean, 0.5 - mean.abs()], 1))
+
+    world = random_world(3, dates=9)
+    assert world.s2_valid is not None
+    assert world.s2 is not None
+    rng = np.random.default_rng(3)  # clear or not by ground of 8 patches: windows keep other dates
+    clear = (rng.random((9, 5, 6)) < 0.7).repeat(8, 1).repeat(8, 2)
+    world = replace(world, aerial=None, s2_valid=clear, s2_clouded=~clear)
+    toy = card()
+    short = toy.modalities[1].model_copy(update={"max_dates": 4})
+    how = recipe("s2", toy=card(modalities=(toy.modalities[0], short), fine_m=10.0))
+    maps = [
+        mosaic(world, how, tiling=replace(TILING, block=block), network=Dated())
+        for block in (8, 40)
+    ]
+    assert_same(*maps)
+    assert max(seen) < 9
+    everything = mosaic(world, recipe("s2", toy=card(fine_m=10.0)), network=Dated())
+    assert max(seen) == 9
+    assert (everything["classes"] != maps[0]["classes"]).any()
+
+
 def test_a_modality_missing_on_disk_equals_one_never_listed() -> None:
     world = random_world(1)
     blind = replace(world, aerial_valid=np.zeros_like(world.aerial_valid))
@@ -218,6 +252,13 @@ def test_the_output_resolution_follows_the_data(
     has_fine: bool, resolution: float | None, expected: tuple[int, bool]
 ) -> None:
     assert output_refine(card(), has_fine, resolution) == expected
+
+
+def test_of_two_outputs_of_one_pixel_the_fine_one_is_taken_where_it_is_fed() -> None:
+    dense = card(patch_m=40.0, coarse_m=10.0, fine_m=10.0)
+    assert output_refine(dense, True, None) == (4, True)
+    assert output_refine(dense, True, 20.0) == (2, True)
+    assert output_refine(dense, False, None) == (4, False)
 
 
 def test_a_resolution_the_data_does_not_support_is_refused() -> None:

@@ -275,8 +275,8 @@ def _encode_series(encoder: _Encoder, series: Series, group: list[_Cell]) -> Enc
     parts = [_series_cell(feed, series, clear, cell) for cell in group]
     longest = max(kept.size for kept, _, _ in parts)
     days = np.concatenate([_padded(numbers[kept], longest, len(p)) for kept, p, _ in parts])
-    pixels = np.concatenate([_pad_dates(p, longest) for _, p, _ in parts])
-    valid = np.concatenate([_pad_dates(v, longest) for _, _, v in parts])
+    pixels = np.concatenate([pad_dates(p, longest, 1) for _, p, _ in parts])
+    valid = np.concatenate([pad_dates(v, longest, 1) for _, _, v in parts])
     mask = torch.from_numpy(valid).to(device)  # (N, T)
     batch = torch.from_numpy(pixels).to(device)  # (N, T, C, p, p)
     batch = normalise(feed, batch, mask[:, :, None, None, None])
@@ -330,12 +330,13 @@ def _padded(days: NDArray[np.int64], length: int, count: int) -> NDArray[np.int6
     return np.broadcast_to(row, (count, length))
 
 
-def _pad_dates(array: NDArray[Scalar], length: int) -> NDArray[Scalar]:
-    """Pad axis 1 (dates) with zeros, that is with dates that are not valid."""
-    missing = length - array.shape[1]
+def pad_dates(array: NDArray[Scalar], length: int, axis: int = 0) -> NDArray[Scalar]:
+    """Pad an axis of dates with zeros, that is with dates that are not valid."""
+    missing = length - array.shape[axis]
     if missing == 0:
         return array
-    return np.pad(array, [(0, 0), (0, missing), *[(0, 0)] * (array.ndim - 2)])
+    widths = [(0, missing if each == axis else 0) for each in range(array.ndim)]
+    return np.pad(array, widths)
 
 
 def _selected(pixels: Tensor, channels: tuple[Channel, ...]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from omnisat_cli.engine.blend import window_weight
-from omnisat_cli.engine.encode import day_numbers, normalise
+from omnisat_cli.engine.encode import choose_dates, day_numbers, normalise, pad_dates
 from omnisat_cli.errors import BlockError
 from omnisat_cli.sources.values import Image, Sample, Series
 
@@ -190,12 +190,12 @@ def window_predictor(
             values = sample.data.get(feed.name)
             if values is None:
                 continue
-            pixels[feed.name], valid[feed.name] = _window_batch(
-                feed, values, [w.slices_in(sample.window) for w in windows], compute
+            cuts = [window.slices_in(sample.window) for window in windows]
+            pixels[feed.name], valid[feed.name], numbers = _window_batch(
+                feed, values, cuts, compute
             )
             if isinstance(values, Series):
-                numbers = day_numbers(values.dates, feed.card.dates)
-                days[feed.name] = torch.from_numpy(numbers).to(compute.device)
+                days[feed.name] = numbers
         return network.predict(pixels, days, valid)
 
     return predict
@@ -221,12 +221,34 @@ def _window_batch(
     values: Image | Series,
     cuts: list[tuple[slice, slice]],
     compute: Compute,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut windows (B, C, h, w) or (B, T, C, h, w), their mask, and the days (B, T) of a series."""
     n = feed.refine
     fine = [(..., slice(r.start * n, r.stop * n), slice(c.start * n, c.stop * n)) for r, c in cuts]
-    pixels = torch.from_numpy(np.stack([values.pixels[cut] for cut in fine])).to(compute.device)
-    valid = torch.from_numpy(np.stack([values.valid[cut] for cut in fine])).to(compute.device)
-    return normalise(feed, pixels, valid.unsqueeze(-3)), valid
+    if isinstance(values, Image):
+        pixels = np.stack([values.pixels[cut] for cut in fine])
+        valid = np.stack([values.valid[cut] for cut in fine])
+        days = np.zeros((len(cuts), 0), np.int64)
+    else:
+        kept = [_kept_dates(values.valid[cut], feed.card.max_dates) for cut in fine]
+        longest = max(map(len, kept))
+        pairs = list(zip(fine, kept, strict=True))
+        pixels = np.stack([pad_dates(values.pixels[cut][some], longest) for cut, some in pairs])
+        valid = np.stack([pad_dates(values.valid[cut][some], longest) for cut, some in pairs])
+        numbers = day_numbers(values.dates, feed.card.dates)
+        days = np.stack([pad_dates(numbers[some], longest) for some in kept])
+    device = compute.device
+    mask = torch.from_numpy(valid).to(device)
+    batch = normalise(feed, torch.from_numpy(pixels).to(device), mask.unsqueeze(-3))
+    return batch, mask, torch.from_numpy(days).to(device)
+
+
+def _kept_dates(valid: NDArray[np.bool_], max_dates: int | None) -> NDArray[np.int64]:
+    """Choose the dates of a window (T, h, w): all of them unless there are too many."""
+    if max_dates is None or len(valid) <= max_dates:
+        return np.arange(len(valid))
+    kept = choose_dates(valid.reshape(len(valid), -1), max_dates)
+    return kept if kept.size else np.zeros(1, np.int64)  # another modality may be there
 
 
 def _pooled(dense: Tensor, recipe: Recipe) -> Tensor:

@@ -10,6 +10,9 @@ from omnisat_cli.modality import modality
 from omnisat_cli.outputs.prediction import MAX_MODALITIES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from omnisat_cli.networks.seam import Traits
     from omnisat_cli.packs.card import Card, ModalityCard
 
 
@@ -106,12 +109,24 @@ def whole_ratio(coarse_m: float, fine_m: float) -> int:
     return ratio
 
 
+def draws_fine(traits: Traits | None, feeds: Sequence[Feed]) -> bool:
+    """Whether a modality is given that a network draws its finest output from.
+
+    Args:
+        traits: Of the network; None where it sees whole windows.
+        feeds: What it is given.
+    """
+    if traits is not None and traits.fine:
+        return any(feed.name in traits.fine for feed in feeds)
+    return any(not feed.is_series for feed in feeds)
+
+
 def output_refine(card: Card, has_fine: bool, resolution: float | None) -> tuple[int, bool]:
     """Choose the output resolution.
 
     Args:
         card: Card of the pack.
-        has_fine: Whether an image modality is among the inputs.
+        has_fine: Whether a modality is among the inputs that the finest output is drawn from.
         resolution: Pixel the user asked for in metres, or None for the finest there is.
 
     Returns:
@@ -135,5 +150,6 @@ def output_refine(card: Card, has_fine: bool, resolution: float | None) -> tuple
             f"--resolution {wanted:g}: the map is made of {card.patch_m:g} m patches, which "
             f"{wanted:g} m pixels do not divide. Use {' or '.join(f'{s:g}' for s in offered)}"
         )
-    fine = wanted < card.coarse_m * (1 - 1e-9)
+    # Where both outputs have one pixel, the fine one knows more.
+    fine = has_fine and (wanted < card.coarse_m * (1 - 1e-9) or card.fine_m >= card.coarse_m)
     return whole_ratio(card.patch_m, wanted), fine

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from omnisat_cli.engine.recipe import Feed, Recipe, output_refine
+from omnisat_cli.engine.recipe import Feed, Recipe, draws_fine, output_refine
 from omnisat_cli.errors import AlignmentError, CheckpointError, JobError, SourceError
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Plan, Tiling, make_plan
@@ -106,8 +106,7 @@ def prepare(job: Job, execution: Execution, *, for_map: bool = True) -> Setup:
         for name, (entry, card) in inputs.items()
     )
     _check_feeds(pack, traits, feeds)
-    has_fine = _has_fine(traits, feeds)
-    refine, fine = output_refine(pack.card, has_fine, job.resolution)
+    refine, fine = output_refine(pack.card, draws_fine(traits, feeds), job.resolution)
     if job.boundary and not pack.card.boundary:
         raise JobError(f"the model {pack.card.name} gives no parcel boundary")
     recipe = Recipe(
@@ -194,13 +193,6 @@ def _check_feeds(pack: Pack, traits: Traits | None, feeds: tuple[Feed, ...]) -> 
                 f"{feed.name}: a patch of {card.patch_m:g} m has {found}, the network of "
                 f"{card.name} {wanted}; choose --patch-size among {sizes}"
             )
-
-
-def _has_fine(traits: Traits | None, feeds: tuple[Feed, ...]) -> bool:
-    """Whether a modality is given that the network draws its finest output from."""
-    if traits is not None and traits.fine:
-        return any(feed.name in traits.fine for feed in feeds)
-    return any(not feed.is_series for feed in feeds)
 
 
 def _channels(entry: Input, card: ModalityCard, source: Source) -> tuple[Channel, ...]:

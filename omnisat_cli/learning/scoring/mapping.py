@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 
 from omnisat_cli.engine.process import BlockMapper
-from omnisat_cli.engine.recipe import Recipe, output_refine
+from omnisat_cli.engine.recipe import Recipe, draws_fine, output_refine
 from omnisat_cli.errors import JobError
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.geo.plan import Tiling, make_plan
 from omnisat_cli.learning.data.windows import make_reader
+from omnisat_cli.networks.seam import HasTraits
 from omnisat_cli.outputs.legend import NODATA
 from omnisat_cli.sources.values import Image, Sample, Series
 
@@ -63,8 +64,8 @@ class SampleMapper:
             label_refine: Pixels of the labels along a patch, if they need no finer map.
         """
         feeds = tuple(feed for feed in self.feeds if feed.name in names)
-        has_fine = any(not feed.is_series for feed in feeds)
-        refine, fine = _output(self.card, label_refine, has_fine=has_fine)
+        traits = self.network.traits if isinstance(self.network, HasTraits) else None
+        refine, fine = _output(self.card, label_refine, has_fine=draws_fine(traits, feeds))
         return Recipe(self.card, feeds, self.codes, refine, fine)
 
     def map(self, sample: Sample, recipe: Recipe) -> NDArray[np.uint8]:

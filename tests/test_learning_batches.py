@@ -228,6 +228,21 @@ def test_a_series_in_linear_power_is_turned_into_decibels_where_the_card_wants_t
         torch.testing.assert_close(piece.pixels, torch.full((1, 1, 2, 1, 1), expected))
 
 
+def test_days_of_some_dates_count_from_the_season_of_all_of_them() -> None:
+    from omnisat_cli.learning.data.windows import Cut, make_reader, series_piece
+    from omnisat_cli.learning.examples import Channel
+    from omnisat_cli.sources.values import Series
+
+    days = np.array(["2023-03-01", "2023-10-01"], "datetime64[D]")
+    there = np.ones((2, 1, 1), bool)
+    series = Series(np.ones((2, 2, 1, 1), np.float32), days, there, ~there)
+    card = CARDS[1].model_copy(update={"dates": "days-since-september"})
+    reader = make_reader(Channel("s2", card.bands, 10.0, card.units, card.dates), card, 10.0)
+    piece = series_piece(reader, series, Cut(0, 0, 1), 1, lambda _: np.array([1]))
+    assert piece.days is not None
+    assert piece.days.tolist() == [395]  # from 1 September 2022, as with both dates
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -201,7 +201,7 @@ def series_piece(
         to_patches(pixels, feed.refine),
         to_patches(real, feed.refine),
         valid.any(1),
-        torch.from_numpy(day_numbers(series.dates[kept], feed.card.dates)),
+        torch.from_numpy(day_numbers(series.dates, feed.card.dates)[kept]),
         valid,
     )
 

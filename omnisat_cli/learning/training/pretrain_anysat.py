@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from omnisat_cli.errors import CheckpointError, JobError
 from omnisat_cli.learning.data.batches import whole
+from omnisat_cli.learning.training.design_anysat import design_anysat
 from omnisat_cli.learning.training.lesson import Lesson
 from omnisat_cli.learning.training.mixing import MixedBatch, Mixture, Part, pooled_cards
 from omnisat_cli.learning.training.packing import (
@@ -21,8 +20,7 @@ from omnisat_cli.learning.training.packing import (
 )
 from omnisat_cli.learning.training.pretrain import LIMITS, PretrainReport, libraries
 from omnisat_cli.learning.training.trainer import fit
-from omnisat_cli.modality import modality
-from omnisat_cli.networks.anysat_config import CELL_M, SENSORS, AnySatConfig, Sensor, hub_config
+from omnisat_cli.networks.anysat_config import CELL_M, AnySatConfig
 from omnisat_cli.networks.anysat_jepa import Seen
 from omnisat_cli.networks.anysat_pretraining import AnySatPretraining, JepaConfig, View
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
@@ -41,18 +39,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from omnisat_cli.learning.training.lesson import FitReport, FitSpec, Watch
-    from omnisat_cli.packs.card import ModalityCard
 
 Keep = Literal["teacher", "student"]
-_SUBPATCH_PX = 10  # side of a sub-patch of an image that is aimed at, as published
-_SIZES: Mapping[str, AnySatConfig] = MappingProxyType(
-    {
-        "tiny": AnySatConfig(64, 1, 4),
-        "small": AnySatConfig(128, 3, 4),
-        "medium": hub_config("tiny"),
-        "official": hub_config("base"),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,34 +169,6 @@ def _one_pixel(values: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 # --- the network
 
 
-def design_sensor(card: ModalityCard) -> Sensor:
-    """Return how AnySat cuts a modality: as published where it is the published sensor.
-
-    Raises:
-        JobError: If the pixels of an image do not divide 10 m.
-    """
-    known, sensor = SENSORS.get(card.name), modality(card.name)
-    if known is not None and known.bands == len(card.bands) and known.gsd_m == card.gsd:
-        return known
-    if sensor.kind == "series":
-        return Sensor(
-            card.name,
-            "series",
-            len(card.bands),
-            card.gsd,
-            in_norm=sensor.units == "reflectance_1e4" and not sensor.context,
-            whole_window=sensor.context,
-        )
-    count = round(CELL_M / card.gsd)
-    if count < 1 or not math.isclose(count * card.gsd, CELL_M, rel_tol=1e-6):
-        raise JobError(
-            f"{card.name}: pixels of {card.gsd:g} m do not divide the {CELL_M} m cells of AnySat"
-        )
-    sides = [side for side in range(1, count + 1) if count % side == 0]
-    side = min(sides, key=lambda side: abs(math.log(side / _SUBPATCH_PX)))
-    return Sensor(card.name, "image", len(card.bands), card.gsd, side)
-
-
 def _plan(parts: tuple[Part, ...], job: JepaJob) -> _Plan:
     """Choose modalities and network.
 
@@ -230,9 +190,7 @@ def _plan(parts: tuple[Part, ...], job: JepaJob) -> _Plan:
         weights = load_weights(start)
     else:
         cards = pooled_cards(parts)
-        if job.size not in _SIZES:
-            raise JobError(f"--size {job.size}: there are {', '.join(_SIZES)}")
-        encoder = replace(_SIZES[job.size], sensors=tuple(design_sensor(card) for card in cards))
+        encoder = design_anysat(cards, job.size)
         patch_m = CELL_M * scales[0]
         side = min(round(part.side_m // patch_m) for part in parts)
         network = AnySatSegmenterConfig(
@@ -318,6 +276,7 @@ def _card(
         network=NetworkCard(kind="anysat", config=network.to_dict()),
         modalities=plan.mixture.cards,
         patch_m=network.patch_m,
+        patch_sizes=_other_sizes(parts, network.patch_m),
         coarse_m=network.patch_m / network.coarse_side,
         fine_m=network.patch_m / network.fine_side,
         window=WindowCard(size=network.grid[0], overlap=network.grid[0] // 3, cell=8),
@@ -326,6 +285,12 @@ def _card(
         legend=plan.legend.label,
         weights_sha256=empty_digest(),
     )
+
+
+def _other_sizes(parts: tuple[Part, ...], patch_m: int) -> tuple[float, ...]:
+    """Return the patch sizes that were seen beside the pack's own."""
+    seen = {CELL_M * scale for part in parts for scale in part.member.scales}
+    return tuple(sorted(float(size) for size in seen - {patch_m}))
 
 
 def _describe(parts: tuple[Part, ...], job: JepaJob, report: FitReport, untouched: float) -> str:

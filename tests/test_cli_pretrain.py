@@ -113,3 +113,13 @@ def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
     outcome = omnisat("pretrain", "-o", tmp_path / "pack")
     assert outcome.code == Exit.USAGE
     assert "neither is given" in outcome.err
+
+
+def test_the_published_mixture_can_be_shown_and_read_again(tmp_path: Path) -> None:
+    outcome = omnisat("pretrain", "--mix-example")
+    assert outcome.code == Exit.COMPLETE
+    mix = tmp_path / "mix.toml"
+    mix.write_text(outcome.out)
+    again = omnisat("pretrain", "--network", "anysat", "--mix", mix, "-o", tmp_path / "pack")
+    assert again.code == Exit.REFUSED
+    assert f"{tmp_path / 'Planted'} is no folder" in again.err

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from omnisat_cli.cli.console import set_up_logging
+from omnisat_cli.cli.console import say, set_up_logging
 from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.learning_options import BUDGET, DATASET, DRAWS, Flag, Given, with_flags
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose
@@ -93,6 +93,14 @@ JOINT = (
 """What `--network anysat` is asked beside."""
 
 
+def _print_mixture(wanted: bool) -> None:
+    if wanted:
+        from omnisat_cli.learning.training.mixing import EXAMPLE
+
+        say(EXAMPLE.read_text(encoding="utf-8").rstrip())
+        raise typer.Exit
+
+
 def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
     info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
     return info
@@ -124,6 +132,15 @@ def pretrain(
     ] = "small",
     terms: Given,
     joint: Given,
+    _mixture_wanted: Annotated[
+        bool,
+        typer.Option(
+            "--mix-example",
+            callback=_print_mixture,
+            is_eager=True,
+            help="Show the mixture AnySat was pretrained on, to be changed for --mix.",
+        ),
+    ] = False,
     draws: Given,
     budget: Given,
     licence: Annotated[str, _flag("Licence of the pack.", metavar="TEXT")] = "not stated",

@@ -1,14 +1,7 @@
 """Several datasets in one training: other sensors, scales and batches from step to step.
 
-A mixture is described by a TOML file, one table a dataset:
-
-    [[dataset]]
-    name = "pastis-hd"          # of the table of datasets
-    root = "PASTIS-HD"          # relative to the file
-    weight = 1.0                # how often it is drawn
-    scales = [4, 8, 16]         # sides of a patch in steps of 10 m, one a step
-    batch = 1                   # windows a step
-    folds = ["1", "2", "3"]     # and split, modalities, side, keep_dates, where wanted
+A mixture is described by a TOML file, one table a dataset, with the fields of `Member`;
+`geoplex.toml` beside this file is one.
 """
 
 from __future__ import annotations
@@ -37,6 +30,9 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.examples import Examples
     from omnisat_cli.networks.anysat_jepa import JepaMasks
     from omnisat_cli.packs.card import ModalityCard
+
+EXAMPLE = Path(__file__).with_name("geoplex.toml")
+"""The published mixture, to be copied and changed."""
 
 _SIZE_LIMIT = 2**20
 _FIRST_DRAWS = 1024
@@ -260,27 +256,47 @@ def pooled_cards(parts: tuple[Part, ...]) -> tuple[ModalityCard, ...]:
 
 def _pooled(cards: list[tuple[ModalityCard, float]]) -> ModalityCard:
     """Pool the statistics of one modality; decibels where some are decibels."""
+    bands = _common_bands([card for card, _ in cards])
     radar = any(card.units == "db" for card, _ in cards)
     told = [(card, weight) for card, weight in cards if not radar or card.units == "db"]
-    first = told[0][0]
-    for card, _ in cards:
-        if abs(card.gsd - first.gsd) > 1e-6 * first.gsd or card.bands != first.bands:
-            raise JobError(
-                f"{card.name} has {', '.join(first.bands)} at {first.gsd:g} m in one dataset, "
-                f"{', '.join(card.bands)} at {card.gsd:g} m in another: one network cannot read "
-                "both; choose `modalities` that agree"
-            )
     share = np.array([weight for _, weight in told])
     share = (share / share.sum())[:, None]
-    means = np.array([card.mean for card, _ in told])
-    spread = np.array([card.std for card, _ in told]) ** 2
+    places = [[card.bands.index(band) for band in bands] for card, _ in told]
+    means = np.array([np.take(card.mean, at) for (card, _), at in zip(told, places, strict=True)])
+    deviations = [np.take(card.std, at) for (card, _), at in zip(told, places, strict=True)]
     mean = (share * means).sum(0)
-    variance = (share * (spread + (means - mean) ** 2)).sum(0)
-    dates = {card.dates for card, _ in told}
+    variance = (share * (np.square(deviations) + (means - mean) ** 2)).sum(0)
+    first, dates = told[0][0], {card.dates for card, _ in told}
     return first.model_copy(
         update={
+            "bands": bands,
             "mean": tuple(float(f"{value:.6g}") for value in mean),
             "std": tuple(float(f"{value:.6g}") for value in np.sqrt(variance)),
             "dates": first.dates if len(dates) == 1 else "day-of-year",
         }
     )
+
+
+def _common_bands(cards: list[ModalityCard]) -> tuple[str, ...]:
+    """Return the bands that one network reads of a modality, in the order of the first dataset.
+
+    A band that follows from others is left out where a dataset does not hold it.
+
+    Raises:
+        JobError: If two datasets have it in other pixels or bands.
+    """
+    first, derived = cards[0], modality(cards[0].name).derived
+    bands = tuple(
+        band
+        for band in first.bands
+        if band not in derived or all(band in card.bands for card in cards)
+    )
+    for card in cards:
+        same = {*card.bands} - {*derived} == {*bands} - {*derived}
+        if not same or abs(card.gsd - first.gsd) > 1e-6 * first.gsd:
+            raise JobError(
+                f"{card.name} has {', '.join(first.bands)} at {first.gsd:g} m in one dataset, "
+                f"{', '.join(card.bands)} at {card.gsd:g} m in another: one network cannot read "
+                "both; choose `modalities` that agree"
+            )
+    return bands

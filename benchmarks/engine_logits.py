@@ -17,11 +17,14 @@ import torch
 from omnisat_cli.engine.encode import encode_sample
 from omnisat_cli.engine.fuse import fuse_block, token_predictor, windows_with_data
 from omnisat_cli.job import AreaRequest, Execution, Input, Job
+from omnisat_cli.networks.seam import PatchLocal
 from omnisat_cli.runners.local import load_block, load_mapper
 from omnisat_cli.runners.setup import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
     from omnisat_cli.engine.fuse import Band
 
@@ -48,7 +51,8 @@ def main() -> None:
     setup = prepare(job, execution)
     mapper = load_mapper(setup, execution)
     frame = setup.plan.area.refined(setup.recipe.refine)
-    total: np.ndarray | None = None
+    total: NDArray[np.float32] | None = None
+    assert isinstance(mapper.network, PatchLocal)
     spent = 0.0
     for block in setup.plan.blocks:
         sample = load_block(setup, block).sample
@@ -63,13 +67,16 @@ def main() -> None:
         if total is None:
             total = np.zeros((len(logits), *frame.shape), np.float32)
         total[:, *block.core.refined(setup.recipe.refine).slices_in(frame)] = logits.numpy()
-    if args.out:
+    if args.out and total is not None:
         np.save(args.out, total)
     print(json.dumps({"network_cpu_s": spent}))
 
 
 def _gathered(bands: Iterable[Band]) -> torch.Tensor:
-    parts = [torch.cat([band.logits, band.boundary[None]]).clone() for band in bands]
+    parts = []
+    for band in bands:
+        assert band.boundary is not None
+        parts.append(torch.cat([band.logits, band.boundary[None]]).clone())
     return torch.cat(parts, dim=1)
 
 

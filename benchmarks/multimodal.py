@@ -16,8 +16,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import side_by_side as bench
+
+if TYPE_CHECKING:
+    import argparse
 
 LEFT, TOP, MARGIN_M = 640_020, 6_860_040, 60
 
@@ -70,7 +74,7 @@ def bbox(side_m: int) -> list[str]:
     return [str(edge) for edge in (LEFT, TOP - side_m, LEFT + side_m, TOP)]
 
 
-def command_line(room: Path, scene: Path, overlap: int, args) -> list[str]:
+def command_line(room: Path, scene: Path, overlap: int, args: argparse.Namespace) -> list[str]:
     """Return the omnisat command of the job."""
     return [
         sys.executable, "-m", "omnisat_cli", "predict", "--aerial", str(scene / "aerial.tif"),
@@ -81,7 +85,9 @@ def command_line(room: Path, scene: Path, overlap: int, args) -> list[str]:
     ]  # fmt: skip
 
 
-def plain_line(room: Path, scene: Path, overlap: int, args, *more: object) -> list[str]:
+def plain_line(
+    room: Path, scene: Path, overlap: int, args: argparse.Namespace, *more: object
+) -> list[str]:
     """Return the command of the plain loop."""
     return bench.python(
         "plain_omnisat.py", scene, room / f"overlap-{overlap}", room / f"plain-{overlap}.tif",
@@ -89,19 +95,23 @@ def plain_line(room: Path, scene: Path, overlap: int, args, *more: object) -> li
     )  # fmt: skip
 
 
-def _commands(room: Path, scene: Path, overlap: int, args) -> dict[str, list[str]]:
+def _commands(
+    room: Path, scene: Path, overlap: int, args: argparse.Namespace
+) -> dict[str, list[str]]:
     return {
         "plain": plain_line(room, scene, overlap, args),
         "omnisat": command_line(room, scene, overlap, args),
     }
 
 
-def _difference(room: Path, scene: Path, overlap: int, args) -> dict[str, object]:
+def _difference(
+    room: Path, scene: Path, overlap: int, args: argparse.Namespace
+) -> dict[str, object]:
     plain, ours = room / "plain.npy", room / "ours.npy"
     bench.run(plain_line(room, scene, overlap, args, "--logits", plain), args.threads)
     pack = room / f"overlap-{overlap}"
-    words = ("engine_logits.py", scene, pack, *bbox(args.side_m), "--out", ours)
-    bench.run(bench.python(*words), args.threads)
+    words = (scene, pack, *bbox(args.side_m), "--out", ours)
+    bench.run(bench.python("engine_logits.py", *words), args.threads)
     command = [sys.executable, "-c", _COMPARE, str(plain), str(ours)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     answer: dict[str, object] = json.loads(said)

@@ -16,8 +16,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import side_by_side as bench
+
+if TYPE_CHECKING:
+    import argparse
 
 ORIGIN_PATCH = 1
 """The image begins one patch (128 px) after a window of the lattice, three of which it cuts."""
@@ -75,9 +79,11 @@ def main() -> None:
     bench.deliver("one_image", args, figures)
 
 
-def _commands(room: Path, image: Path, args) -> dict[str, list[str]]:
-    common = ["predict", "--aerial", image, "--threads", args.threads, "--device", "cpu",
-              "--overwrite", "--quiet"]  # fmt: skip
+def _commands(room: Path, image: Path, args: argparse.Namespace) -> dict[str, list[str]]:
+    common: list[object] = [
+        "predict", "--aerial", image, "--threads", args.threads, "--device", "cpu", "--overwrite",
+        "--quiet",
+    ]  # fmt: skip
     threads = ["--threads", args.threads, "--phase", 128 * ORIGIN_PATCH]
     commands = {
         "plain-null": bench.python("plain_one_image.py", image, room / "plain-null.tif", *threads),

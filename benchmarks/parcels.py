@@ -45,7 +45,7 @@ def make_map(path: Path, side: int) -> None:
     count = (side // FIELD_PX) ** 2
     points = cKDTree(rng.uniform(0, side, (count, 2)))
     bend = [gaussian_filter(rng.normal(size=(side, side)), 12) for _ in range(2)]
-    places = np.stack(np.mgrid[:side, :side], axis=-1).astype(np.float32)
+    places = np.stack(list(np.mgrid[:side, :side]), axis=-1).astype(np.float32)
     places += np.stack([6 * b / b.std() for b in bend], axis=-1)
     codes = rng.integers(0, CLASSES, count, dtype=np.uint8)[points.query(places)[1]]
     speckle = rng.random((side, side)) < 0.002

@@ -17,12 +17,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
 from rasterio.windows import Window
 
 from omnisat_cli.outputs.parcels.vectorize import ParcelOptions, vectorize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FIELD_PX = 45
 """Side of a field: 222 x 222 of them on 10 000 x 10 000 pixels."""
@@ -55,7 +59,7 @@ def make_map(path: Path, height: int, width: int) -> None:
             file.write(codes_at(rows, cols), 1, window=Window(0, top, width, len(rows)))
 
 
-def codes_at(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+def codes_at(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return class codes: waves bend the borders, a hash of the field gives the class."""
     down = rows + 6 * np.sin(cols / 31) + 2 * np.sin(cols / 7.3)
     across = cols + 6 * np.sin(rows / 37) + 2 * np.sin(rows / 5.9)
@@ -63,7 +67,8 @@ def codes_at(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     mixed = (row * 2_654_435_761 + col * 40_503) ^ (row >> 3) * 97
     # neighbours differ: the class steps by 1 along a row and by 5 down a column, plus a hash of 3
     code = (col + 5 * row + 7 * (mixed % 3)) % CLASSES
-    return code.astype(np.uint8)
+    codes: NDArray[np.uint8] = code.astype(np.uint8)
+    return codes
 
 
 def peak_mib() -> float:
@@ -80,8 +85,9 @@ def main() -> None:
     parser.add_argument("--draw", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.draw:
+        source, out = args.draw
         before, begin = peak_mib(), time.process_time()
-        report = vectorize(*args.draw, ParcelOptions(simplify_m=2.0, min_area_m2=200))
+        report = vectorize(source, out, ParcelOptions(simplify_m=2.0, min_area_m2=200))
         seconds = time.process_time() - begin
         print(
             f"{report.parcels} parcels, {seconds:.0f} cpu-s, peak {peak_mib():.0f} MiB "

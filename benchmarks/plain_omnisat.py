@@ -12,6 +12,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import h5netcdf
 import numpy as np
@@ -80,9 +81,9 @@ class PlainOmniSat:
         if name == "s2":
             weight, bias = self.w[f"{k}.in_norm.weight"], self.w[f"{k}.in_norm.bias"]
             x = group_norm(x.transpose(1, 2), 16, weight, bias).transpose(1, 2)
-        i = torch.arange(16)
-        angle = days[:, None] / 367 ** (2 * (i // 2) / 16)
-        x = x + torch.where(i % 2 == 0, angle.sin(), angle.cos()).float().repeat(1, 16)
+        place = torch.arange(16)
+        angle = days[:, None] / 367 ** (2 * (place // 2) / 16)
+        x = x + torch.where(place % 2 == 0, angle.sin(), angle.cos()).float().repeat(1, 16)
         keys = self.linear(f"{k}.attention_heads.fc1_k", x).view(n, t, 16, 8)
         query = self.w[f"{k}.attention_heads.Q"]  # (16, 8)
         score = (keys * query).sum(-1) / math.sqrt(8)  # (N, T, 16)
@@ -205,7 +206,7 @@ def read_cube(path: Path, bands: tuple[str, ...]) -> tuple[np.ndarray, np.ndarra
 class Inputs:
     """Cubes in memory, the image read window by window, statistics of the pack."""
 
-    def __init__(self, scene: Path, card: dict, margin: int) -> None:
+    def __init__(self, scene: Path, card: dict[str, list[dict[str, Any]]], margin: int) -> None:
         entries = {entry["name"]: entry for entry in card["modalities"]}
         self.mean = {n: torch.tensor(entries[n]["mean"]).view(-1, 1, 1) for n in NAMES}
         self.std = {n: torch.tensor(entries[n]["std"]).view(-1, 1, 1) for n in NAMES}

@@ -8,7 +8,9 @@ whole image, the same ramps as omnisat) and the map is the same as omnisat's but
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
@@ -18,8 +20,14 @@ from safetensors.torch import load_file
 
 from omnisat_cli.networks.unet import UNet, UNetConfig
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 SIZE, STRIDE, CLASSES = 512, 384, 19
 HALO = (SIZE - STRIDE) // 2
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+Windows = Iterator[tuple[int, int, torch.Tensor]]
 
 
 def load(pack: Path) -> torch.nn.Module:
@@ -35,8 +43,8 @@ def null(image: torch.Tensor) -> torch.Tensor:
     return torch.zeros(len(image), CLASSES, *image.shape[2:]).scatter_(1, code, 1.0)
 
 
-def predict_windows(source: rasterio.DatasetReader, network: torch.nn.Module, mean: float,
-                    std: float, phase: int):  # fmt: skip
+def predict_windows(source: rasterio.DatasetReader, network: Network, mean: float,
+                    std: float, phase: int) -> Windows:  # fmt: skip
     """Yield every window with its logits (K, 512, 512); outside the image pixels are zero."""
     for row in range(-phase, source.height - phase, STRIDE):
         for col in range(-phase, source.width - phase, STRIDE):
@@ -50,7 +58,7 @@ def predict_windows(source: rasterio.DatasetReader, network: torch.nn.Module, me
             yield row, col, network(torch.from_numpy(image)[None])[0]
 
 
-def crop_map(source, windows) -> np.ndarray:
+def crop_map(source: rasterio.DatasetReader, windows: Windows) -> NDArray[np.uint8]:
     """Keep the centre of every window, and the rims at the edges of the image."""
     classes = np.zeros((source.height, source.width), np.uint8)
     for row, col, logits in windows:
@@ -62,7 +70,7 @@ def crop_map(source, windows) -> np.ndarray:
     return classes
 
 
-def blend_map(source, windows) -> np.ndarray:
+def blend_map(source: rasterio.DatasetReader, windows: Windows) -> NDArray[np.uint8]:
     """Blend the overlaps linearly, then take the best class."""
     overlap = SIZE - STRIDE
     ramp = np.ones(SIZE, np.float32)
@@ -79,7 +87,7 @@ def blend_map(source, windows) -> np.ndarray:
         total[:, row + top : row + bottom, col + left : col + right] += (
             logits[:, *part] * weight[part]
         )
-    return total.argmax(0).numpy().astype(np.uint8)
+    return np.asarray(total.argmax(0).numpy(), np.uint8)
 
 
 @torch.no_grad()
@@ -94,7 +102,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    network = load(args.pack) if args.pack else null
+    network: Network = load(args.pack) if args.pack else null
     mean, std = (100.0, 50.0) if args.pack else (0.0, 1.0)
     with rasterio.open(args.image) as source:
         windows = predict_windows(source, network, mean, std, args.phase)

@@ -31,6 +31,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from omnisat_cli.engine.encode import day_numbers
 from omnisat_cli.learning.probing.probe_head import LabelledPatches, fit_head
+from omnisat_cli.networks.segmenter import OmniSatSegmenter
 from omnisat_cli.networks.table import build_network
 from omnisat_cli.packs.registry import Pack, find_pack, load_weights
 
@@ -119,6 +120,7 @@ def embed(
     """
     torch.manual_seed(0)
     network = build_network(pack.card.network.kind, pack.card.network.config).eval()
+    assert isinstance(network, OmniSatSegmenter)
     if trained:
         network.load_state_dict(load_weights(pack))
     tokens, present = {}, {}
@@ -127,7 +129,7 @@ def embed(
             continue
         have = S2 if card.name == "s2" else ("VV", "VH")
         values = parcels.s2 if card.name == "s2" else parcels.s1
-        clear = ~np.isnan(values).any(axis=2)
+        clear: NDArray[np.bool_] = np.asarray(~np.isnan(values).any(axis=2))
         bands = []
         for band, mean, std in zip(card.bands, card.mean, card.std, strict=True):
             source = b8a if band not in have else band
@@ -153,7 +155,7 @@ def embed(
 
 
 def fuse(
-    network: torch.nn.Module,
+    network: OmniSatSegmenter,
     side: int,
     tokens: dict[str, torch.Tensor],
     present: dict[str, torch.Tensor],
@@ -178,7 +180,7 @@ def head(values: NDArray[np.float32], classes: NDArray[np.int64]) -> Method:
         filled = np.where(np.isnan(values), middle, values).astype(np.float32)
         known, places = np.unique(classes[train], return_inverse=True)
         fitted = fit_head(LabelledPatches(filled[train], places, np.arange(len(train))), seed)
-        return known[fitted.head.logits(filled[test]).argmax(axis=1)]
+        return np.asarray(known[fitted.head.logits(filled[test]).argmax(axis=1)])
 
     return method
 
@@ -188,7 +190,7 @@ def forest(values: NDArray[np.float32], classes: NDArray[np.int64], trees: int) 
 
     def method(train: NDArray[np.int64], test: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
         model = RandomForestClassifier(trees, random_state=seed)
-        return model.fit(values[train], classes[train]).predict(values[test])
+        return np.asarray(model.fit(values[train], classes[train]).predict(values[test]))
 
     return method
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -61,14 +62,18 @@ def write_omnisat_pack(folder: Path, overlap: int) -> None:
         for name, value in network.named_parameters():
             if "lookup_table" in name or name.endswith("bias"):
                 value.normal_(0, 0.05)
-        for name, value in network.named_buffers():
+        for name, buffer in network.named_buffers():
             if name.endswith("running_mean"):
-                value.normal_(0, 0.2)
+                buffer.normal_(0, 0.2)
             elif name.endswith("running_var"):
-                value.uniform_(0.5, 1.5)
+                buffer.uniform_(0.5, 1.5)
     gsds = {"aerial": 0.2, "s2": 10.0, "s1": 10.0}
     bands = {"aerial": ("R", "G", "B", "NIR"), "s2": S2_BANDS, "s1": ("VV", "VH")}
-    units = {"aerial": "dn8", "s2": "reflectance_1e4", "s1": "db"}
+    units: dict[str, Literal["dn8", "reflectance_1e4", "db"]] = {
+        "aerial": "dn8",
+        "s2": "reflectance_1e4",
+        "s1": "db",
+    }
     card = Card(
         name=f"bench-omnisat-{overlap}",
         version="1",

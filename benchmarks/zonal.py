@@ -18,12 +18,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyogrio
 import rasterio
 import rasterio.features
 import shapely
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CLASSES = 19
 FIELD_PX = 40
@@ -68,7 +72,7 @@ def make(folder: Path, side: int, count: int) -> None:
     )
 
 
-def make_parcels(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
+def make_parcels(rng: np.random.Generator, side: int, count: int) -> NDArray[np.object_]:
     """Return cells around random points with bent borders, and some thin strips."""
     thin = count // 100
     points = shapely.multipoints(rng.uniform(0, side, (count - thin, 2)))
@@ -82,20 +86,23 @@ def make_parcels(rng: np.random.Generator, side: int, count: int) -> np.ndarray:
     begin = rng.uniform(60, side - 60, (count - len(cells), 2))
     lines = shapely.linestrings(np.stack([begin, begin + rng.uniform(-50, 50, begin.shape)], 1))
     parcels = np.concatenate([cells, shapely.buffer(lines, 0.15, cap_style="flat")])
-    return shapely.transform(parcels, lambda xy: xy * [1, -1] + [650_000, 6_830_000])
+    placed: NDArray[np.object_] = shapely.transform(
+        parcels, lambda xy: xy * [1, -1] + [650_000, 6_830_000]
+    )
+    return placed
 
 
-def judge_ours(folder: Path) -> np.ndarray:
+def judge_ours(folder: Path) -> NDArray[np.int64]:
     """Run what `omnisat vectorize --parcels-in` runs."""
     from omnisat_cli.outputs.parcels.existing import judge_parcels
 
     out = folder / "ours.gpkg"
     judge_parcels(folder / "map.tif", folder / "parcels.gpkg", out)
     code = pyogrio.read_dataframe(out, layer="parcels", columns=["pred_code"], read_geometry=False)
-    return code["pred_code"].fillna(255).to_numpy().astype(int)
+    return np.asarray(code["pred_code"].fillna(255), int)
 
 
-def judge_exactextract(folder: Path) -> np.ndarray:
+def judge_exactextract(folder: Path) -> NDArray[np.int64]:
     """Ask exactextract, one raster after the other, with its quicker strategy."""
     from exactextract import exact_extract
 
@@ -105,10 +112,10 @@ def judge_exactextract(folder: Path) -> np.ndarray:
         folder / "map.tif", parcels, ["majority", "unique", "frac", "count"], **ways
     )
     exact_extract(folder / "map.confidence.tif", parcels, ["mean", "stdev"], **ways)
-    return table["majority"].fillna(255).to_numpy().astype(int)
+    return np.asarray(table["majority"].fillna(255), int)
 
 
-def judge_rasterised(folder: Path) -> np.ndarray:
+def judge_rasterised(folder: Path) -> NDArray[np.int64]:
     """Burn the numbers of the parcels into strips and count: pixel centres only."""
     shapes = shapely.from_wkb(pyogrio.raw.read(folder / "parcels.gpkg", layer="rpg")[2])
     tree = shapely.STRtree(shapes)
@@ -175,10 +182,10 @@ def main() -> None:
             ).stdout.strip()
             for way in WAYS
         }
-        codes = {way: np.load(folder / f"{way}.npy") for way in WAYS}
+        found = {way: np.load(folder / f"{way}.npy") for way in WAYS}
         for way, cost in costs.items():
-            same = (codes[way] == codes["exactextract"]).mean()
-            empty = int((codes[way] == 255).sum())
+            same = (found[way] == found["exactextract"]).mean()
+            empty = int((found[way] == 255).sum())
             print(f"{way}: {cost}, {empty} without a class, {same:.4%} as exactextract")
 
 

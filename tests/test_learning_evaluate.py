@@ -15,8 +15,8 @@ import rasterio.warp
 from shapely import Point, box
 
 from omnisat_cli.errors import AlignmentError, JobError, OutputExistsError, SourceError
+from omnisat_cli.learning.labelling import rasters
 from omnisat_cli.learning.scoring import evaluate as module
-from omnisat_cli.learning.scoring import reference
 from omnisat_cli.learning.scoring.evaluate import TruthRequest, evaluate_map
 from omnisat_cli.learning.scoring.metrics import Scores, adjusted
 from omnisat_cli.learning.scoring.report import Report, Result, card_figures
@@ -91,7 +91,7 @@ def test_every_pixel_counts_once_however_the_map_is_cut(
     assert whole.names == NAMES
     assert whole.notes == ()
     monkeypatch.setattr(module, "_SIDE", 7)
-    monkeypatch.setattr(reference, "_MOST_LABELS", 5)
+    monkeypatch.setattr(rasters, "_MOST_READ", 5)
     np.testing.assert_array_equal(matrix(evaluate_map(path, request)), matrix(whole))
 
 

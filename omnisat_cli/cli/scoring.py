@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from omnisat_cli.cli.console import columns, note, say, say_json
 from omnisat_cli.errors import JobError
 from omnisat_cli.job import Execution, Job
+from omnisat_cli.learning.labelling.grid import grid_of_frame
 from omnisat_cli.learning.scoring.evaluate import (
     TruthRequest,
     count,
@@ -21,7 +22,6 @@ from omnisat_cli.learning.scoring.evaluate_pack import (
     choose_subsets,
     update_card,
 )
-from omnisat_cli.learning.scoring.reference import grid_of_frame
 from omnisat_cli.learning.scoring.report import Report, means, plain
 from omnisat_cli.learning.scoring.report_files import check_outputs, write_report
 from omnisat_cli.learning.scoring.schemes import scheme_classes
@@ -134,6 +134,11 @@ def of_area(
 ) -> Report:
     """Map an area with each subset of its imagery, block by block, and compare with labels."""
     pack = find_pack(area.model)
+    if pack.card.whole_places:
+        raise JobError(
+            f"{pack.card.name} labels whole places, and --labels are of pixels; evaluate it on "
+            "--dataset NAME --root DIR"
+        )
     there = [name for name in pack.card.names if _of_inputs(name, area.inputs)]
     scheme = labels.scheme(scheme_classes(pack.legend.classes), pack.legend.label)
     tallies = {

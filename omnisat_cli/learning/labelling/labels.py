@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from omnisat_cli.errors import JobError
 from omnisat_cli.learning.labelling.classes import Codes, Scheme, choose_scheme
-from omnisat_cli.learning.labelling.rasters import survey_raster
+from omnisat_cli.learning.labelling.rasters import is_raster, survey_raster
 from omnisat_cli.learning.labelling.request import Ground, LabelRequest
 from omnisat_cli.learning.labelling.vectors import survey_vectors
-from omnisat_cli.sources.safe import local_path, read_head
+from omnisat_cli.sources.safe import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from omnisat_cli.sources.values import Decision
 
 __all__ = ["Ground", "LabelRequest", "Labels", "open_labels"]
-
-_RASTERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class Labels(Protocol):
@@ -100,8 +98,7 @@ def open_labels(
 def _survey(request: LabelRequest, ground: Ground) -> Survey:
     if not request.radius_m >= 0:
         raise JobError(f"--point-radius {request.radius_m:g}: at least 0 m")
-    place = local_path(request.path)
-    if not place.is_dir() and read_head(place, 4) in _RASTERS:
+    if is_raster(local_path(request.path)):
         return survey_raster(request, ground)
     return survey_vectors(request, ground)
 

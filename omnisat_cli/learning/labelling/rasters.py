@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,22 +12,28 @@ from omnisat_cli.errors import AlignmentError, JobError, SourceError
 from omnisat_cli.geo.crs import moved_bounds, mover, name_crs, same_crs, short_crs
 from omnisat_cli.learning.examples import UNLABELLED
 from omnisat_cli.learning.labelling.classes import MOST_CLASSES, Codes
+from omnisat_cli.learning.labelling.grid import grid_of_frame
 from omnisat_cli.sources.facts import category_names, survey_file
-from omnisat_cli.sources.safe import open_raster
+from omnisat_cli.sources.safe import open_raster, read_head
 from omnisat_cli.sources.values import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from omnisat_cli.geo.lattice import Bounds, Lattice, Window
     from omnisat_cli.learning.labelling.classes import Scheme
+    from omnisat_cli.learning.labelling.grid import MapGrid
     from omnisat_cli.learning.labelling.request import Ground, LabelRequest
     from omnisat_cli.outputs.legend import Legend
 
-_STRIP_PIXELS = 2**24
+_MOST_READ = 2**24
+"""Pixels of labels read at a time."""
+
 _MOST_CODES = 1000
+_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,58 @@ class CodeRaster:
                 )
         return np.where(empty, -1, np.where(empty, 0, raw).astype(np.int64))
 
+    def laid_on(self, grid: MapGrid) -> NDArray[np.int64]:
+        """Give each pixel of a map the code under its centre; -1 where there is no label.
+
+        Raises:
+            SourceError: As `read`.
+        """
+        codes = np.full((grid.height, grid.width), -1, np.int64)
+        for part in self._parts(grid, grid.whole):
+            self._fill(grid.part(part), codes[part.slices_in(grid.whole)])
+        return codes
+
+    def _parts(self, grid: MapGrid, window: Window) -> Iterator[Window]:
+        """Cut a window until the labels under each part are few enough to be read at once."""
+        rows, cols = self._under(grid.part(window))
+        height, width = self.shape
+        inside = (
+            max(0, min(int(rows.max()) + 1, height) - max(int(rows.min()), 0)),
+            max(0, min(int(cols.max()) + 1, width) - max(int(cols.min()), 0)),
+        )
+        if inside[0] * inside[1] <= _MOST_READ or window.height * window.width == 1:
+            yield window
+            return
+        tall = window.height >= window.width
+        half = max(window.height, window.width) // 2
+        if tall:
+            yield from self._parts(grid, replace(window, height=half))
+            rest = replace(window, row=window.row + half, height=window.height - half)
+        else:
+            yield from self._parts(grid, replace(window, width=half))
+            rest = replace(window, col=window.col + half, width=window.width - half)
+        yield from self._parts(grid, rest)
+
+    def _fill(self, grid: MapGrid, codes: NDArray[np.int64]) -> None:
+        """Write the labels of a grid into the part of an array that is its own."""
+        rows, cols = np.broadcast_arrays(*self._under(grid))
+        height, width = self.shape
+        there = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+        if not there.any():
+            return
+        row, col = rows[there], cols[there]
+        first, start = int(row.min()), int(col.min())
+        found = self.read((first, int(row.max()) + 1), (start, int(col.max()) + 1))
+        codes[there] = found[row - first, col - start]
+
+    def _under(self, grid: MapGrid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return rows and columns of the labels under a grid, to be broadcast."""
+        x, y = grid.centres()
+        if not same_crs(grid.crs, self.crs):
+            xs, ys = np.broadcast_arrays(x, y)
+            x, y, *_ = mover(grid.crs, self.crs).transform(xs, ys)
+        return self.pixels(x, y)
+
 
 @dataclass(frozen=True, slots=True)
 class RasterLabels:
@@ -121,23 +179,7 @@ class RasterLabels:
 
     def burn(self, lattice: Lattice, window: Window, refine: int) -> tuple[NDArray[np.uint8], None]:
         """Give each pixel the label under its centre; borders are not known."""
-        fine = window.refined(refine)
-        a, _, left, _, e, top = lattice.transform(fine, refine)
-        x = left + a * (np.arange(fine.width) + 0.5)
-        y = top + e * (np.arange(fine.height) + 0.5)
-        xs, ys = np.meshgrid(x, y)
-        if not same_crs(self.crs, self.raster.crs):
-            xs, ys = mover(self.crs, self.raster.crs).transform(xs, ys)
-        rows, cols = self.raster.pixels(xs, ys)
-        height, width = self.raster.shape
-        there = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-        classes = np.full(fine.shape, UNLABELLED, np.uint8)
-        if there.any():
-            row, col = rows[there], cols[there]
-            first, start = int(row.min()), int(col.min())
-            codes = self.raster.read((first, int(row.max()) + 1), (start, int(col.max()) + 1))
-            classes[there] = self._classes(codes)[row - first, col - start]
-        return classes, None
+        return self._classes(self.raster.laid_on(grid_of_frame(lattice, window, refine))), None
 
     def _classes(self, codes: NDArray[np.int64]) -> NDArray[np.uint8]:
         known = np.array(sorted(self.meaning), np.int64)
@@ -162,6 +204,11 @@ class RasterSurvey:
             raise JobError(f"{self.raster.path}: the class table leaves out every code")
         decisions = (*self.decisions, *scheme.decisions)
         return RasterLabels(scheme.legend, decisions, self.raster, self.crs, meaning)
+
+
+def is_raster(place: Path) -> bool:
+    """Whether a file of labels is a raster, told by its first bytes; a folder is none."""
+    return not place.is_dir() and read_head(place, 4) in _HEADS
 
 
 def survey_raster(request: LabelRequest, ground: Ground) -> RasterSurvey:
@@ -235,6 +282,6 @@ def _strips(
     start, end = max(0, int(cols.min())), min(width, int(cols.max()) + 1)
     if end <= start:
         return
-    step = max(1, _STRIP_PIXELS // (end - start))
+    step = max(1, _MOST_READ // (end - start))
     for row in range(first, last, step):
         yield (row, min(row + step, last)), (start, end)

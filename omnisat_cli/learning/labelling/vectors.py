@@ -15,6 +15,7 @@ from omnisat_cli.errors import AlignmentError, JobError, SourceError
 from omnisat_cli.geo.crs import is_geographic, moved_bounds, mover, same_crs, short_crs
 from omnisat_cli.learning.examples import UNLABELLED
 from omnisat_cli.learning.labelling.classes import Codes
+from omnisat_cli.learning.labelling.grid import grid_of_frame
 from omnisat_cli.sources.values import Decision
 from omnisat_cli.sources.vectors import Features, Wish, read_features, surfaces
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from omnisat_cli.geo.lattice import Bounds, Lattice, Window
     from omnisat_cli.learning.labelling.classes import Scheme
+    from omnisat_cli.learning.labelling.grid import MapGrid
     from omnisat_cli.learning.labelling.request import Ground, LabelRequest
     from omnisat_cli.outputs.legend import Legend
 
@@ -69,26 +71,26 @@ class VectorLabels:
     def burn(
         self, lattice: Lattice, window: Window, refine: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
+        """Label the pixels of a window; see `labels.Labels.burn`."""
+        return self.laid_on(grid_of_frame(lattice, window, refine))
+
+    def laid_on(self, grid: MapGrid) -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
         """Label the pixels whose centre a polygon holds, and those that hold a point.
 
-        Pixels of two classes are not labelled; see `labels.Labels.burn`.
+        Pixels of two classes are not labelled.
         """
         from affine import Affine
         from rasterio.features import rasterize
 
-        fine = window.refined(refine)
-        near = np.sort(self._tree.query(shapely.box(*lattice.bounds(window))))
-        classes = np.full(fine.shape, UNLABELLED, np.uint8)
-        parcels = np.zeros(fine.shape, np.int32)
+        shape = grid.height, grid.width
+        near = np.sort(self._tree.query(shapely.box(*grid.bounds)))
+        classes = np.full(shape, UNLABELLED, np.uint8)
+        parcels = np.zeros(shape, np.int32)
         if near.size:
-            grid = {
-                "out_shape": fine.shape,
-                "transform": Affine(*lattice.transform(fine, refine)),
-                "dtype": "int32",
-            }
+            form = {"out_shape": shape, "transform": Affine(*grid.transform), "dtype": "int32"}
             pairs = [(self.shapes[n], place) for place, n in enumerate(near, 1)]
             # The codes ascend: drawn both ways, the last one is the largest and the smallest.
-            top, bottom = rasterize(pairs, **grid), rasterize(pairs[::-1], **grid)
+            top, bottom = rasterize(pairs, **form), rasterize(pairs[::-1], **form)
             found = self.codes[near]
             some = top > 0
             agree = some & (found[top - 1] == found[bottom - 1])

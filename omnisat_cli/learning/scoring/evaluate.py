@@ -10,12 +10,8 @@ import numpy as np
 from omnisat_cli.errors import JobError, SourceError
 from omnisat_cli.geo.crs import is_geographic
 from omnisat_cli.geo.lattice import Window
-from omnisat_cli.learning.scoring.reference import (
-    MapGrid,
-    check_codes,
-    grid_of,
-    open_label_raster,
-)
+from omnisat_cli.learning.labelling.rasters import is_raster
+from omnisat_cli.learning.scoring.reference import check_codes, grid_of, open_label_raster
 from omnisat_cli.learning.scoring.reference_vectors import open_label_vectors
 from omnisat_cli.learning.scoring.report import Report
 from omnisat_cli.learning.scoring.schemes import (
@@ -29,7 +25,7 @@ from omnisat_cli.learning.scoring.schemes import (
 from omnisat_cli.learning.scoring.tally import Tally
 from omnisat_cli.outputs.legend import NODATA
 from omnisat_cli.outputs.parcels.names import find_names, numbered, read_origin
-from omnisat_cli.sources.safe import local_path, open_raster, read_head
+from omnisat_cli.sources.safe import local_path, open_raster
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,9 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
+    from omnisat_cli.learning.labelling.grid import MapGrid
     from omnisat_cli.learning.scoring.reference import Reference
 
-_RASTERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SIDE = 1024
 """Pixels along a part of the map that is compared at a time."""
 
@@ -128,7 +124,7 @@ def open_reference(request: TruthRequest, grid: MapGrid, scheme: Scheme) -> Refe
         JobError: If a flag or a value does not fit it.
     """
     place = local_path(request.path)
-    if place.is_dir() or read_head(place, 4) not in _RASTERS:
+    if not is_raster(place):
         return open_label_vectors(place, request.field, grid, scheme, request.ignore)
     if request.field is not None:
         raise JobError(f"--field {request.field}: {request.path} is a raster, it has no columns")

@@ -3,61 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from affine import Affine
 
 from omnisat_cli.errors import AlignmentError, SourceError
-from omnisat_cli.geo.crs import metres, moved_bounds, mover, name_crs, same_crs, short_crs
+from omnisat_cli.geo.crs import metres, moved_bounds, name_crs, same_crs, short_crs
+from omnisat_cli.learning.labelling.grid import MapGrid
 from omnisat_cli.learning.labelling.rasters import CodeRaster
 from omnisat_cli.outputs.legend import NODATA
 from omnisat_cli.sources.safe import open_raster
 from omnisat_cli.sources.values import Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
 
-    from omnisat_cli.geo.lattice import Bounds, Lattice, Window
-
-_MOST_LABELS = 2**24
-"""Pixels of labels read at a time."""
+    from omnisat_cli.geo.lattice import Bounds, Window
 
 _SNAP = 1e-3
 """Part of a pixel by which two grids may differ and still be one."""
-
-
-@dataclass(frozen=True, slots=True)
-class MapGrid:
-    """Where the pixels of a map lie.
-
-    Attributes:
-        crs: Its CRS.
-        transform: (a, b, c, d, e, f); north-up.
-        height: Rows.
-        width: Columns.
-    """
-
-    crs: str
-    transform: tuple[float, ...]
-    height: int
-    width: int
-
-    @property
-    def bounds(self) -> Bounds:
-        """left, bottom, right, top in CRS units."""
-        a, _, left, _, e, top = self.transform
-        return left, top + e * self.height, left + a * self.width, top
-
-    def window_transform(self, window: Window) -> Affine:
-        """Return the transform of a part of the map; rows and columns count from its corner."""
-        a, _, left, _, e, top = self.transform
-        return Affine(a, 0.0, left + window.col * a, 0.0, e, top + window.row * e)
 
 
 class Reference(Protocol):
@@ -88,18 +56,6 @@ def grid_of(dataset: DatasetReader, path: Path) -> MapGrid:
         raise AlignmentError(f"{path}: is not north-up: {tuple(grid)[:6]}; gdalwarp makes it so")
     crs, _ = name_crs(dataset.crs.to_wkt())
     return MapGrid(crs, tuple(grid)[:6], dataset.height, dataset.width)
-
-
-def grid_of_frame(lattice: Lattice, area: Window, refine: int) -> MapGrid:
-    """Return the grid of a map that is planned.
-
-    Args:
-        lattice: Its anchor lattice.
-        area: Its window, in anchor pixels.
-        refine: Its pixels along an anchor pixel.
-    """
-    frame = area.refined(refine)
-    return MapGrid(lattice.crs, lattice.transform(frame, refine), *frame.shape)
 
 
 def check_codes(dataset: DatasetReader, path: Path) -> None:
@@ -158,53 +114,8 @@ class RasterReference:
 
     def read(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return codes and labelled pixels; see `Reference.read`."""
-        codes = np.full(window.shape, -1, np.int64)
-        for part in self._parts(window):
-            self._fill(part, codes[part.slices_in(window)])
+        codes = self.raster.laid_on(self.grid.part(window))
         return codes, ~np.isin(codes, (-1, NODATA, *self.ignored))
-
-    def _parts(self, window: Window) -> Iterator[Window]:
-        """Cut a window until the labels under each part are few enough to be read at once."""
-        rows, cols = self._under(window)
-        height, width = self.raster.shape
-        inside = (
-            max(0, min(int(rows.max()) + 1, height) - max(int(rows.min()), 0)),
-            max(0, min(int(cols.max()) + 1, width) - max(int(cols.min()), 0)),
-        )
-        if inside[0] * inside[1] <= _MOST_LABELS or window.height * window.width == 1:
-            yield window
-            return
-        tall = window.height >= window.width
-        half = max(window.height, window.width) // 2
-        if tall:
-            yield from self._parts(replace(window, height=half))
-            rest = replace(window, row=window.row + half, height=window.height - half)
-        else:
-            yield from self._parts(replace(window, width=half))
-            rest = replace(window, col=window.col + half, width=window.width - half)
-        yield from self._parts(rest)
-
-    def _fill(self, window: Window, codes: NDArray[np.int64]) -> None:
-        """Write the labels of a window into the part of an array that is its own."""
-        rows, cols = np.broadcast_arrays(*self._under(window))
-        height, width = self.raster.shape
-        there = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-        if not there.any():
-            return
-        row, col = rows[there], cols[there]
-        first, start = int(row.min()), int(col.min())
-        found = self.raster.read((first, int(row.max()) + 1), (start, int(col.max()) + 1))
-        codes[there] = found[row - first, col - start]
-
-    def _under(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return rows and columns of the labels under a window, to be broadcast."""
-        grid = self.grid.window_transform(window)
-        x = np.asarray(grid.c + grid.a * (np.arange(window.width)[None] + 0.5), np.float64)
-        y = np.asarray(grid.f + grid.e * (np.arange(window.height)[:, None] + 0.5), np.float64)
-        if not same_crs(self.grid.crs, self.raster.crs):
-            xs, ys = np.broadcast_arrays(x, y)
-            x, y, *_ = mover(self.grid.crs, self.raster.crs).transform(xs, ys)
-        return self.raster.pixels(x, y)
 
 
 def open_label_raster(path: Path, grid: MapGrid, ignored: tuple[int, ...] = ()) -> RasterReference:

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import shapely
 
 from omnisat_cli.errors import JobError
-from omnisat_cli.geo.lattice import Lattice
 from omnisat_cli.learning.labelling.classes import Codes
 from omnisat_cli.learning.labelling.classes import Scheme as LabelScheme
 from omnisat_cli.learning.labelling.request import Ground, LabelRequest
@@ -23,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from omnisat_cli.geo.lattice import Bounds, Window
+    from omnisat_cli.learning.labelling.grid import MapGrid
     from omnisat_cli.learning.labelling.vectors import VectorLabels
-    from omnisat_cli.learning.scoring.reference import MapGrid
     from omnisat_cli.learning.scoring.schemes import Scheme
     from omnisat_cli.sources.values import Decision
 
@@ -34,22 +32,25 @@ class VectorReference:
     """Labels of a vector file; see `reference.Reference`.
 
     Attributes:
-        labels: The shapes in pixels of the map: its corner is (0, 0), y grows northwards. Their
-            codes are places in `codes`.
+        labels: The shapes; their codes are places in `codes`.
         codes: (C,) label codes of the comparison.
-        bounds: Ground they cover, in the CRS of the map.
+        grid: Grid of the map.
         decisions: What was recognised, repaired or left out.
     """
 
     labels: VectorLabels
     codes: NDArray[np.int64]
-    bounds: Bounds
+    grid: MapGrid
     decisions: tuple[Decision, ...]
+
+    @property
+    def bounds(self) -> Bounds:
+        """Ground they cover, in the CRS of the map."""
+        return self.labels.bounds
 
     def read(self, window: Window) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return codes and labelled pixels; see `Reference.read`."""
-        # One anchor pixel is one pixel of the map. The CRS is not looked at any more.
-        places, _ = self.labels.burn(Lattice("EPSG:2154", 1.0), window, 1)
+        places, _ = self.labels.laid_on(self.grid.part(window))
         labelled = places != NODATA
         return self.codes[np.where(labelled, places, 0)], labelled
 
@@ -77,14 +78,10 @@ def open_label_vectors(
     names = tuple(LegendClass(k, f"{code}", f"{code}", "#000000") for k, code in enumerate(codes))
     legend = Legend("labels", "1", str(path), "that of the labels", names)
     labels = survey.labelled(LabelScheme(legend, words))
-    a, _, left, _, e, top = grid.transform
-    pixels = shapely.transform(
-        labels.shapes, lambda xy: np.stack([(xy[:, 0] - left) / a, (xy[:, 1] - top) / -e], axis=1)
-    )
     return VectorReference(
-        replace(labels, shapes=pixels, borders=False),
+        replace(labels, borders=False),
         np.array(codes, np.int64),
-        labels.bounds,
+        grid,
         tuple(d for d in labels.decisions if d.warning),
     )
 

@@ -8,6 +8,7 @@ import torch
 from test_networks_omnisat import shaken
 from torch import nn
 
+from omnisat_cli.networks.anysat_encoders import PixelSeries
 from omnisat_cli.networks.configs import (
     ImageConfig,
     OfficialSize,
@@ -17,6 +18,7 @@ from omnisat_cli.networks.configs import (
 )
 from omnisat_cli.networks.fold import (
     FoldedImage,
+    FoldedPixels,
     FoldedSeries,
     Winograd,
     fold_for_inference,
@@ -160,3 +162,21 @@ def test_a_folded_unet_equals_the_plain_one_and_leaves_it_alone() -> None:
 def test_other_modules_have_no_inference_form() -> None:
     with pytest.raises(ValueError, match="no inference form of Linear"):
         fold_for_inference(nn.Linear(2, 2))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("in_norm", [True, False])
+def test_folded_pixels_take_slopes_of_any_sign_and_none(in_norm: bool) -> None:
+    torch.manual_seed(0)
+    config = SeriesConfig("s2", 10, in_norm=in_norm, widths_in=(16, 64), widths_out=(64,))
+    encoder = shaken(PixelSeries(config))
+    for stack in (encoder.inconv, encoder.mlp):
+        for norm in stack:
+            if isinstance(norm, nn.GroupNorm):
+                norm.weight[::3] *= -1.0
+                norm.weight[::5] = 0.0
+                norm.bias[::10] = 0.0
+                norm.weight[1::5] *= 1e-12
+    folded = FoldedPixels(encoder)  # type: ignore[arg-type]
+    x, days = torch.randn(30, 12, 10), torch.arange(12) * 29
+    assert_rounding(folded(x, days), encoder, x, days)

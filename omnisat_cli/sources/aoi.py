@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from omnisat_cli.sources.safe import local_path
 from omnisat_cli.sources.values import Decision
 from omnisat_cli.sources.vectors import (
     GEOJSON,
-    only_layer,
+    read_table,
     refuse_contradiction,
     surfaces,
     vector_kind,
@@ -261,27 +260,9 @@ def _polygon(rings: object, where: str) -> BaseGeometry:
 
 def _read_frame(place: Path, kind: str) -> _Outline:
     """Read a GeoPackage, Shapefile or GeoParquet through geopandas."""
-    import geopandas
-    from pyogrio.errors import DataLayerError, DataSourceError
-
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            if kind == "GeoParquet":
-                frame = geopandas.read_parquet(place)
-            else:
-                layer = only_layer(place, "area")
-                frame = geopandas.read_file(place, layer=layer, columns=[])
-    except ImportError as error:
-        raise SourceError(
-            f"{place}: reading GeoParquet needs pyarrow; install it (pip install pyarrow) or "
-            "export the area as GeoPackage"
-        ) from error
-    except (DataSourceError, DataLayerError, OSError, ValueError, KeyError) as error:
-        raise SourceError(f"{place}: is no readable {kind} ({error}); export it again") from error
-    crs = frame.crs.to_wkt() if frame.crs is not None else ""
-    notes = tuple(dict.fromkeys(str(warning.message) for warning in said))
-    return _Outline(tuple(frame.geometry), crs, f"the {kind} itself", notes)
+    table = read_table(place, "area")
+    crs = table.frame.crs.to_wkt() if table.frame.crs is not None else ""
+    return _Outline(tuple(table.frame.geometry), crs, f"the {kind} itself", table.notes)
 
 
 def _outline_crs(outline: _Outline, place: Path, aoi_crs: str | None) -> tuple[str, Decision]:

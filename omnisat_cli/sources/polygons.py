@@ -7,14 +7,13 @@ that what is read can be written again byte for byte.
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import AlignmentError, JobError, SourceError
 from omnisat_cli.geo.crs import name_crs
 from omnisat_cli.sources.safe import local_path
-from omnisat_cli.sources.vectors import GEOPARQUET, vector_kind
+from omnisat_cli.sources.vectors import GEOPARQUET, check_column, layers_of, readable, vector_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,7 +66,7 @@ class PolygonFile:
         Raises:
             SourceError: If the file is damaged.
         """
-        with _readable(self.path, self.kind):
+        with readable(self.path, self.kind, "polygons"):
             if self.kind == GEOPARQUET:
                 yield from self._parquet_batches(columns, geometry)
             else:
@@ -115,15 +114,7 @@ class PolygonFile:
         Raises:
             JobError: If it is not.
         """
-        if name in self.columns:
-            return
-        from difflib import get_close_matches
-
-        near = get_close_matches(name.casefold(), [c.casefold() for c in self.columns], n=1)
-        meant = next((c for c in self.columns if near and c.casefold() == near[0]), None)
-        hint = f"; did you mean {meant}?" if meant else ""
-        there = ", ".join(self.columns[:20]) or "none"
-        raise JobError(f"{option} {name}: {self.path} has no such column (it has {there}){hint}")
+        check_column(name, self.columns, option, self.path)
 
 
 def open_polygons(
@@ -147,7 +138,7 @@ def open_polygons(
     if place.is_dir():
         raise SourceError(f"{place}: is a folder; give the file inside it")
     kind = vector_kind(place, option.strip("-"))
-    with _readable(place, kind):
+    with readable(place, kind, "polygons"):
         if kind == GEOPARQUET:
             found = _open_parquet(place)
         else:
@@ -169,21 +160,8 @@ def open_polygons(
     return found
 
 
-@contextmanager
-def _readable(place: Path, kind: str) -> Iterator[None]:
-    """Turn what the libraries say of damaged files into one typed error."""
-    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
-
-    try:
-        yield
-    except (DataSourceError, DataLayerError, FeatureError, OSError, ValueError, KeyError) as error:
-        raise SourceError(f"{place}: is no readable {kind} ({error}); export it again") from error
-
-
 def _choose_layer(place: Path, kind: str, wanted: str | None, option: str) -> str | None:
-    import pyogrio
-
-    layers = [str(name) for name, shape in pyogrio.list_layers(place) if shape]
+    layers = layers_of(place)
     if wanted is not None:
         if wanted in layers:
             return wanted
@@ -257,6 +235,4 @@ def _covering(column: dict[str, dict[str, dict[str, list[str]]]]) -> str:
 
 
 def _with_crs(found: PolygonFile, crs: str) -> PolygonFile:
-    from dataclasses import replace
-
     return replace(found, crs=crs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from omnisat_cli.geo.crs import is_geographic, moved_bounds, name_crs
 from omnisat_cli.sources.safe import local_path, read_head
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from geopandas import GeoDataFrame
@@ -102,21 +103,103 @@ def vector_kind(place: Path, what: str) -> str:
     )
 
 
-def only_layer(place: Path, what: str) -> str:
-    """Name the one layer of a file that has geometries.
-
-    Raises:
-        SourceError: If there are none or several.
-    """
+def layers_of(place: Path) -> list[str]:
+    """Name the layers of a file that have geometries."""
     import pyogrio
 
-    names = [str(name) for name, shape in pyogrio.list_layers(place) if shape]
+    return [str(name) for name, shape in pyogrio.list_layers(place) if shape]
+
+
+def only_layer(place: Path, what: str, usual: str = "") -> str:
+    """Name the one layer of a file that has geometries.
+
+    Args:
+        place: The file.
+        what: What its features are, for messages.
+        usual: Layer that is taken where there are several, or "".
+
+    Raises:
+        SourceError: If there are none, or several and none is the usual one.
+    """
+    names = layers_of(place)
+    if usual in names:
+        return usual
     if len(names) != 1:
+        other = f" and none called {usual!r}" if usual else ""
         raise SourceError(
-            f"{place}: has {len(names)} layers with geometry ({', '.join(names[:5])}); "
+            f"{place}: has {len(names)} layers with geometry ({', '.join(names[:5])}){other}; "
             f"export the one that is the {what} to its own file"
         )
     return names[0]
+
+
+@contextmanager
+def readable(place: Path, kind: str, what: str) -> Iterator[None]:
+    """Turn what the libraries say of a file that they cannot read into one typed error.
+
+    Raises:
+        SourceError: If it is damaged, or a library that reads it is missing.
+    """
+    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+
+    broken = (DataSourceError, DataLayerError, FeatureError, GeometryError)
+    try:
+        yield
+    except ImportError as error:
+        raise SourceError(
+            f"{place}: reading GeoParquet needs pyarrow; install it (pip install pyarrow) or "
+            f"export the {what} as GeoPackage"
+        ) from error
+    except (*broken, OSError, ValueError, KeyError) as error:
+        raise SourceError(f"{place}: is no readable {kind} ({error}); export it again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A whole vector file.
+
+    Attributes:
+        frame: Its geometries, and those of the wanted columns that it has.
+        columns: Names of all its columns.
+        notes: What the reader of the format complained about.
+    """
+
+    frame: GeoDataFrame
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_table(place: Path, what: str, columns: Sequence[str] = (), usual: str = "") -> Table:
+    """Read a whole file.
+
+    Args:
+        place: GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet.
+        what: What its features are, for messages.
+        columns: Columns that are wanted.
+        usual: See `only_layer`.
+
+    Raises:
+        SourceError: If the file cannot be read.
+    """
+    kind = vector_kind(place, what)
+    with readable(place, kind, what), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        import geopandas
+        import pyogrio
+
+        if kind == GEOPARQUET:
+            frame = geopandas.read_parquet(place)
+            there = tuple(str(name) for name in frame.columns if name != frame.geometry.name)
+        else:
+            layer = only_layer(place, what, usual)
+            there = tuple(pyogrio.read_info(place, layer=layer)["fields"].tolist())
+            wanted = [name for name in columns if name in there]
+            frame = geopandas.read_file(place, layer=layer, columns=wanted)
+    return Table(frame, there, _spoken(said))
+
+
+def _spoken(said: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(one.message) for one in said))
 
 
 def surfaces(shape: BaseGeometry) -> BaseGeometry:
@@ -188,27 +271,16 @@ def read_features(wish: Wish, ground: Bounds, ground_crs: str) -> Features:
             f"{place}: {size} bytes, the limit for {kind} is {MAX_PARSED_BYTES}; convert it to "
             "GeoPackage, of which only the part over the imagery is read"
         )
-    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
-
     read = _read_parquet if kind == GEOPARQUET else _read_gdal
-    broken = (DataSourceError, DataLayerError, FeatureError, GeometryError)
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            features = read(wish, place, ground, ground_crs)
-    except ImportError as error:
-        raise SourceError(
-            f"{place}: reading GeoParquet needs pyarrow; install it (pip install pyarrow) or "
-            f"export the {wish.what} as GeoPackage"
-        ) from error
-    except (*broken, OSError, ValueError, KeyError) as error:
-        raise SourceError(f"{place}: is no readable {kind} ({error}); export it again") from error
+    with readable(place, kind, wish.what), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        features = read(wish, place, ground, ground_crs)
     if len(features.shapes) > MAX_FEATURES:
         raise SecurityError(
             f"{place}: {len(features.shapes)} features over the imagery, the limit is "
             f"{MAX_FEATURES}; cut the file or map a smaller area"
         )
-    return replace(features, notes=tuple(dict.fromkeys(str(one.message) for one in said)))
+    return replace(features, notes=_spoken(said))
 
 
 def _read_gdal(wish: Wish, place: Path, ground: Bounds, ground_crs: str) -> Features:
@@ -286,18 +358,31 @@ def _column(wish: Wish, place: Path, names: tuple[str, ...]) -> str:
     Raises:
         JobError: If there is no such column, or none was asked for.
     """
-    there = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
     if not names:
         raise JobError(f"{place}: has no column; the {wish.what} need one that names the class")
     if wish.column is None:
         raise JobError(
-            f"{place}: say which column holds the class with {wish.column_option}; it has {there}"
+            f"{place}: say which column holds the class with {wish.column_option}; it has "
+            f"{_listed(names)}"
         )
-    if wish.column in names:
-        return wish.column
+    check_column(wish.column, names, wish.column_option, place)
+    return wish.column
+
+
+def check_column(wanted: str, names: Sequence[str], option: str, place: Path) -> None:
+    """Check that a file has a column.
+
+    Raises:
+        JobError: If it has not; the message says what was probably meant.
+    """
+    if wanted in names:
+        return
     lower = {name.casefold(): name for name in names}
-    near = get_close_matches(wish.column.casefold(), lower, n=1)
+    near = get_close_matches(wanted.casefold(), lower, n=1)
     hint = f"; did you mean {lower[near[0]]}?" if near else ""
-    raise JobError(
-        f"{wish.column_option} {wish.column}: {place} has no such column, it has {there}{hint}"
-    )
+    raise JobError(f"{option} {wanted}: {place} has no such column, it has {_listed(names)}{hint}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN]) or "none"
+    return f"{shown}, …" if len(names) > _SHOWN else shown

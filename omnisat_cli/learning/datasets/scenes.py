@@ -1,6 +1,7 @@
 """A folder of scenes, each a folder as `omnisat simulate` writes it.
 
-    <root>/<scene>/labels.tif     classes, codes of the legend omnisat-sim, 255 = none
+    <root>/<scene>/labels.tif     classes, codes of the legend, 255 = none
+    <root>/<scene>/legend.json    the legend           (may be missing: omnisat-sim)
     <root>/<scene>/aerial.tif     R, G, B, NIR        } any of the three may be missing
     <root>/<scene>/s2.nc, s1.nc   series, 10 m        }
     <root>/<scene>/parcels.gpkg   parcels, column id  (may be missing: no borders are known)
@@ -24,11 +25,13 @@ from omnisat_cli.job import Input, Job
 from omnisat_cli.learning.datasets.cache import ByteCache
 from omnisat_cli.learning.datasets.windows import Cut, cut_image, cut_of, cut_raster, cut_series
 from omnisat_cli.learning.examples import UNLABELLED, Channel, Example, Task
-from omnisat_cli.learning.simulate.legend import sim_legend
+from omnisat_cli.learning.simulate.legend import LEGEND_FILE
 from omnisat_cli.modality import MODALITIES
+from omnisat_cli.outputs.legend import load_legend
 from omnisat_cli.sources.opening import Wanted, open_input
 from omnisat_cli.sources.safe import open_raster
 from omnisat_cli.sources.values import Image, Sample, Series
+from omnisat_cli.sources.vectors import read_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.datasets.request import Request
     from omnisat_cli.outputs.legend import Legend
 
-TRUTH, PARCELS = "labels.tif", "parcels.gpkg"
+TRUTH, LEGEND, PARCELS = "labels.tif", "legend.json", "parcels.gpkg"
 FILES = {"aerial": "aerial.tif", "s2": "s2.nc", "s1": "s1.nc"}
 """Input of a job to its file in a scene."""
 
@@ -88,7 +91,7 @@ class SceneExamples:
     starts: tuple[int, ...]
     imagery: ByteCache[_Imagery] = field(compare=False, repr=False)
     truths: ByteCache[_Truth] = field(compare=False, repr=False)
-    legend: Legend = field(default_factory=sim_legend, repr=False)
+    legend: Legend = field(repr=False)
     task: Task = "segmentation"
 
     def __len__(self) -> int:
@@ -163,7 +166,8 @@ def open_examples(request: Request) -> SceneExamples:
 
     Raises:
         JobError: If an option does not fit.
-        SourceError: If there is no scene, or one lacks its truth or any imagery.
+        SourceError: If there is no scene, one lacks its truth or any imagery, or two have different
+            classes.
         AlignmentError: If a scene does not lie on the lattice of the patches.
     """
     request.refuse("folds", "task", "legend", "clouds")
@@ -183,6 +187,7 @@ def open_examples(request: Request) -> SceneExamples:
         starts=(0, *np.cumsum(counts).tolist()),
         imagery=ByteCache(options.cache_mb * 2**20, _bytes_of_imagery),
         truths=ByteCache(options.cache_mb * 2**18, _bytes_of_truth),
+        legend=_legend(folders),
     )  # fmt: skip
 
 
@@ -201,6 +206,19 @@ def _find(root: Path) -> tuple[Path, ...]:
     if lacking:
         raise SourceError(f"{lacking[0] / TRUTH} is missing: a scene to learn from has its truth")
     return tuple(sorted(scenes, key=lambda path: (len(path.name), path.name)))
+
+
+def _legend(folders: tuple[Path, ...]) -> Legend:
+    """Return the classes that all the scenes have."""
+    stated = [folder / LEGEND for folder in folders]
+    legends = [load_legend(path if path.is_file() else LEGEND_FILE) for path in stated]
+    other = next((n for n, legend in enumerate(legends) if legend != legends[0]), None)
+    if other is not None:
+        raise SourceError(
+            f"{folders[other]} has the classes {legends[other].label}, {folders[0]} those of "
+            f"{legends[0].label}; keep scenes of different classes in different folders"
+        )
+    return legends[0]
 
 
 def _channels(folders: tuple[Path, ...], *, orbits: bool = False) -> tuple[Channel, ...]:
@@ -314,15 +332,13 @@ def _read_parcels(path: Path, ground: _Ground) -> NDArray[np.int32] | None:
     """Draw the parcels on the pixels of the truth; None where the scene has none."""
     if not path.is_file():
         return None
-    import geopandas as gpd
-    from pyogrio.errors import DataLayerError, DataSourceError, FieldError
     from rasterio.features import rasterize
     from rasterio.transform import Affine
 
+    table = read_table(path, "parcels", ("id",)).frame
     try:
-        table = gpd.read_file(path, columns=["id"])
         numbers = table["id"].to_numpy(np.int32)
-    except (DataSourceError, DataLayerError, FieldError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise SourceError(f"{path} holds no parcels with a column id: {error}") from error
     if table.crs is None:
         raise AlignmentError(f"{path} has no CRS")

@@ -14,10 +14,10 @@ from omnisat_cli.geo.crs import is_metric, name_crs
 from omnisat_cli.learning.scoring.parcel_scores import ParcelSet
 from omnisat_cli.outputs.parcels.repair import make_fit
 from omnisat_cli.sources.safe import local_path
-from omnisat_cli.sources.vectors import GEOPARQUET, vector_kind
+from omnisat_cli.sources.vectors import Table, read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,7 +26,6 @@ CODE, NAME = "class_code", "class_name"
 """Columns of the parcels that omnisat writes."""
 
 _SHOWN = 8
-_WHAT = "parcels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ class _File:
     shapes: NDArray[np.object_]
     columns: dict[str, NDArray[np.str_]]
     crs: str
+    table: Table
 
 
 def read_pair(files: ParcelFiles) -> ParcelPair:
@@ -87,9 +87,12 @@ def read_pair(files: ParcelFiles) -> ParcelPair:
     predicted = _read(files.predicted, wanted)
     for file, field in ((reference, files.field), (predicted, files.predicted_field)):
         if field is not None and field not in file.columns:
-            raise JobError(f"{file.path}: has no column {field!r}; it has {_columns(file.path)}")
+            there = ", ".join(file.table.columns)
+            raise JobError(f"{file.path}: has no column {field!r}; it has {there}")
     crs = _common_crs(predicted, reference)
-    notes: list[str] = []
+    notes = [
+        f"{file.path.name}: {text}" for file in (predicted, reference) for text in file.table.notes
+    ]
     classes = _classes(predicted, reference, files, notes)
     sets = [
         _parcel_set(file, column, crs, notes)
@@ -99,54 +102,18 @@ def read_pair(files: ParcelFiles) -> ParcelPair:
     return ParcelPair(sets[0], sets[1], crs, tuple(notes))
 
 
-def _read(path: Path, columns: Iterable[str]) -> _File:
+def _read(path: Path, columns: Sequence[str]) -> _File:
     """Read the geometries and those of the columns that are there."""
-    import geopandas
-    import pyogrio
-    from pyogrio.errors import DataLayerError, DataSourceError
-
     place = local_path(path)
     if not place.is_file():
         raise SourceError(f"{path}: there is no such file")
-    try:
-        if vector_kind(place, _WHAT) == GEOPARQUET:
-            frame = geopandas.read_parquet(place)
-        else:
-            layer = _only_layer(place)
-            have = pyogrio.read_info(place, layer=layer)["fields"]
-            frame = pyogrio.read_dataframe(
-                place, layer=layer, columns=[name for name in columns if name in have]
-            )
-    except (DataSourceError, DataLayerError, OSError, ValueError, KeyError) as error:
-        raise SourceError(f"{path}: cannot be read as parcels ({error})") from error
+    table = read_table(place, "parcels", columns, usual="parcels")
+    frame = table.frame
     if frame.crs is None:
         raise AlignmentError(f"{path}: states no CRS; write it again with one")
     named = {name: _as_text(frame[name]) for name in columns if name in frame.columns}
-    return _File(path, frame.geometry.to_numpy(), named, name_crs(frame.crs.to_wkt())[0])
-
-
-def _only_layer(place: Path) -> str:
-    import pyogrio
-
-    names = [str(name) for name, shape in pyogrio.list_layers(place) if shape]
-    if "parcels" in names:
-        return "parcels"
-    if len(names) != 1:
-        raise SourceError(
-            f"{place}: has {len(names)} layers with geometry ({', '.join(names[:_SHOWN])}) and "
-            "none called 'parcels'; export the right one to its own file"
-        )
-    return names[0]
-
-
-def _columns(path: Path) -> str:
-    import pyogrio
-
-    if vector_kind(path, _WHAT) == GEOPARQUET:
-        import pyarrow.parquet
-
-        return ", ".join(pyarrow.parquet.read_schema(path).names)
-    return ", ".join(pyogrio.read_info(path, layer=_only_layer(path))["fields"].tolist())
+    crs = name_crs(frame.crs.to_wkt())[0]
+    return _File(path, frame.geometry.to_numpy(), named, crs, table)
 
 
 def _as_text(column: Iterable[object]) -> NDArray[np.str_]:

@@ -112,14 +112,14 @@ def test_an_easy_truth_is_learned(pack: Path) -> None:
     assert read_pack(pack).card.scores["validation"]["aerial+s2"]["accuracy"] > 70
 
 
-@pytest.mark.parametrize("kind", ["omnisat", "utae", "unet"])
+@pytest.mark.parametrize("kind", ["omnisat", "anysat", "utae", "unet"])
 def test_every_network_becomes_a_pack_that_the_engine_takes(tmp_path: Path, kind: str) -> None:
     report = train(ToyExamples(), None, job(tmp_path / "pack", kind=kind))
     assert report.pack is not None
     load_network(report.pack, CPU)
     card = report.pack.card
     assert card.network.kind == kind
-    assert card.fine_m == {"omnisat": 5, "utae": 10, "unet": 2.5}[kind]
+    assert card.fine_m == {"omnisat": 5, "anysat": 2.5, "utae": 10, "unet": 2.5}[kind]
     assert report.fit.busy > 0
 
 
@@ -176,7 +176,8 @@ def test_labels_of_whole_places_are_learned_and_tile_packs_become_maps(tmp_path:
         train(places, None, job(tmp_path / "no", kind="utae"))
 
 
-def test_a_stopped_training_goes_on_to_the_same_pack(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["omnisat", "anysat"])
+def test_a_stopped_training_goes_on_to_the_same_pack(tmp_path: Path, kind: str) -> None:
     stop = threading.Event()
 
     class StopAtOne(Unwatched):
@@ -185,8 +186,8 @@ def test_a_stopped_training_goes_on_to_the_same_pack(tmp_path: Path) -> None:
                 stop.set()
 
     draws = BatchSpec(2, 4, drop={"aerial": 0.5}, balanced=0.5)
-    straight = train(ToyExamples(), None, job(tmp_path / "a", draws=draws))
-    broken = job(tmp_path / "b", draws=draws)
+    straight = train(ToyExamples(), None, job(tmp_path / "a", draws=draws, kind=kind))
+    broken = job(tmp_path / "b", draws=draws, kind=kind)
     halted = train(ToyExamples(), None, broken, watch=StopAtOne(), stop=stop)
     assert halted.fit.ended == "stopped"
     assert halted.pack is None

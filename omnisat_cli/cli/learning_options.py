@@ -71,7 +71,10 @@ DATASET = (
     Flag("--split", Text, "Official part to learn from, e.g. train.", "NAME"),
     Flag("--folds", Text, "Official folds to learn from.", "F,F,..."),
     Flag("--place", Count, "Patches along a place cut from a dataset of large scenes.", "N"),
-    Flag("--patch", Number, "Side of a patch in metres; default: that of the dataset.", "METRES"),
+    Flag(
+        "--patch", Number, "Side of a patch in metres; default: that of the dataset.", "METRES",
+        spelling="--patch-size",
+    ),
     Flag("--modalities", Text, "What the network reads; default: all there is.", "M,M,..."),
 )  # fmt: skip
 """Where examples come from, beside imagery of one's own."""

@@ -30,6 +30,7 @@ from omnisat_cli.learning.training.objectives import Weights
 from omnisat_cli.learning.training.packing import is_helper, refuse_existing
 from omnisat_cli.learning.training.train import TrainJob, train
 from omnisat_cli.modality import modality
+from omnisat_cli.packs.patch_size import at_patch_size
 from omnisat_cli.packs.registry import find_pack
 from omnisat_cli.sources.opening import Wanted
 
@@ -43,16 +44,18 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.training.lesson import FitSpec
     from omnisat_cli.learning.training.train import Kind, TrainReport
     from omnisat_cli.packs.card import ModalityCard
-    from omnisat_cli.packs.registry import Pack
 
 _DROP = 0.3
 """Chance of dropping each modality of a network that fuses several, where nothing is said."""
 
+_FUSING = ("omnisat", "anysat")
+"""Networks that fuse any modalities, patch by patch."""
+
 _SIDE, _SIDES = 12, {"utae": 16, "dual-stream": 16}
 """Patches along a window cut from imagery of one's own; networks of several levels want more."""
 
-_PATCH_M, _LABELS = 10.0, 10
-"""Patch in metres, and pixels of labels along it."""
+_PATCH_M, _LABELS_M = 10.0, 1.0
+"""Patch, and pixel of labels, in metres."""
 
 _TIMED_VALIDATION = 200
 """Steps between two validations where time alone ends training."""
@@ -147,12 +150,18 @@ def open_ground(wish: Wish, start: str | None, kind: Kind) -> Examples:
         OmnisatError: If anything about files, labels or options does not fit.
     """
     ground, side = wish.ground, wish.draws["side"]
-    pack = None if start is None else find_pack(start)
+    given = wish.dataset["patch"]
+    asked = given if isinstance(given, float) else None
+    pack = None if start is None else at_patch_size(find_pack(start), asked)
     window = _SIDES.get(kind, _SIDE) if pack is None else pack.card.window.size
+    patch_m = asked or (_PATCH_M if pack is None else pack.card.patch_m)
+    finest = max(round(patch_m / _LABELS_M), 1)
+    if pack is not None:
+        finest = max(finest, round(patch_m / pack.card.fine_m))
     cut = AreaCut(
         side=side if isinstance(side, int) else window,
-        patch_m=_patch_m(wish, pack),
-        label_refine=_LABELS if pack is None else max(_LABELS, _fine_side(pack)),
+        patch_m=patch_m,
+        label_refine=finest,
         wanted=None if pack is None else tuple(_wanted(card) for card in pack.card.modalities),
     )
     assert ground.labels is not None
@@ -163,17 +172,6 @@ def open_ground(wish: Wish, start: str | None, kind: Kind) -> Examples:
     area = AreaInputs(inputs, labels, crs=ground.crs, dates=date_range(ground.dates))
     known = None if pack is None or pack.card.pretrained_only else pack.legend
     return open_areas([area], cut, ground.classes, known)
-
-
-def _patch_m(wish: Wish, pack: Pack | None) -> float:
-    given = wish.dataset["patch"]
-    if isinstance(given, float):
-        return given
-    return _PATCH_M if pack is None else pack.card.patch_m
-
-
-def _fine_side(pack: Pack) -> int:
-    return round(pack.card.patch_m / pack.card.fine_m)
 
 
 def _wanted(card: ModalityCard) -> Wanted:
@@ -206,7 +204,7 @@ def make_job(wish: Wish, examples: Examples, **said: Unpack[Choices]) -> TrainJo
     start, boundary = said["start"], said["boundary_weight"]
     refuse_existing(said["out"], overwrite=said["overwrite"])
     names = tuple(channel.name for channel in examples.channels)
-    several = said["kind"] == "omnisat" or start is not None
+    several = said["kind"] in _FUSING or start is not None
     return TrainJob(
         out=said["out"],
         fit=_fit(wish, said["fit"], 2e-3 if start is None else 1e-3),
@@ -283,10 +281,7 @@ def show(report: TrainReport, job: TrainJob, *, as_json: bool) -> int:
     pack = report.pack
     say(f"{pack.folder}  {count(len(pack.legend.classes), 'class')} of {pack.legend.label}")
     flags = " ".join(f"--{name} FILE" for name in pack.card.names)
-    if pack.card.network.kind == "omnisat-tile":
-        say(f"  next: omnisat evaluate -m {shlex.quote(str(pack.folder))} --dataset … --root …")
-    else:
-        say(f"  next: omnisat predict -m {shlex.quote(str(pack.folder))} {flags} --out map.tif")
+    say(f"  next: omnisat predict -m {shlex.quote(str(pack.folder))} {flags} --out map.tif")
     return int(Exit.COMPLETE)
 
 

@@ -71,7 +71,7 @@ def train(
         Path | None, _flag("File of `omnisat embed`, for --probe.", metavar="FILE")
     ] = None,
     network: Annotated[
-        Literal["omnisat", "utae", "dual-stream", "unet"], _flag("Network, from scratch.")
+        Literal["omnisat", "anysat", "utae", "dual-stream", "unet"], _flag("Network, from scratch.")
     ] = "omnisat",
     size: Annotated[
         Literal["tiny", "small", "medium", "official"], _flag("How large it is, from scratch.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
@@ -14,20 +14,24 @@ from omnisat_cli.learning.training.design import (
     design_segmenter,
     window_card,
 )
+from omnisat_cli.learning.training.design_anysat import design_anysat, design_maps
 from omnisat_cli.learning.training.transfer import Transfer, take_weights
 from omnisat_cli.modality import modality
+from omnisat_cli.networks.anysat_config import AnySatConfig
+from omnisat_cli.networks.anysat_segmenter import AnySatSegmenterConfig
 from omnisat_cli.networks.configs import OmniSatConfig
 from omnisat_cli.networks.dual_stream import DualStreamConfig
 from omnisat_cli.networks.seam import PatchLocal
 from omnisat_cli.networks.segmenter import SegmenterConfig
 from omnisat_cli.networks.table import build_network
-from omnisat_cli.networks.tile import TileConfig
+from omnisat_cli.networks.tile import AnySatTileConfig, Tile, TileConfig
 from omnisat_cli.networks.unet import UNetConfig
 from omnisat_cli.networks.utae import UtaeConfig
+from omnisat_cli.packs.patch_size import at_patch_size
 from omnisat_cli.packs.registry import find_pack, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
@@ -41,6 +45,7 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "omnisat": "OmniSat",
         "omnisat-tile": "OmniSat for whole places",
         "anysat": "AnySat",
+        "anysat-tile": "AnySat for whole places",
         "utae": "U-TAE",
         "dual-stream": "Two U-TAE fused late",
         "unet": "U-Net",
@@ -131,7 +136,16 @@ class Learner:
     @property
     def window(self) -> WindowCard:
         """How `predict` lays windows."""
-        return window_card(self.side)
+        card = window_card(self.side)
+        if not self.labels_places:
+            return card
+        # One answer a window: between those around it, ground is weighed by how near they are.
+        return card.model_copy(update={"overlap": self.side // 2})
+
+    @property
+    def labels_places(self) -> bool:
+        """Whether it says which classes a whole place holds."""
+        return isinstance(self.network, Tile)
 
     @property
     def whole_windows(self) -> bool:
@@ -153,21 +167,21 @@ def design_learner(examples: Examples, job: TrainJob) -> Learner:
     """
     if job.start is not None:
         return _from_pack(examples, job, find_pack(job.start))
-    if examples.task == "multilabel" and job.kind != "omnisat":
+    if examples.task == "multilabel" and job.kind not in ("omnisat", "anysat"):
         raise JobError(
-            f"{examples.name} says what whole places hold; only --network omnisat learns that, "
-            f"not {job.kind}"
+            f"{examples.name} says what whole places hold; only --network omnisat and anysat learn "
+            f"that, not {job.kind}"
         )
     choose_size(job.size)
-    designs = {"omnisat": _omnisat, "utae": _utae, "dual-stream": _dual_stream, "unet": _unet}
-    return designs[job.kind](examples, job)
+    return _DESIGNS[job.kind](examples, job)
 
 
 def _side(examples: Examples, job: TrainJob, wanted: int) -> int:
     """Return the side of training windows: as asked for, else what fits the examples."""
     if job.draws.side is not None:
         return job.draws.side
-    return min(wanted, *examples.example(0).sample.window.shape)
+    place = min(examples.example(0).sample.window.shape)
+    return place if examples.task == "multilabel" else min(wanted, place)
 
 
 def _omnisat(examples: Examples, job: TrainJob) -> Learner:
@@ -179,6 +193,25 @@ def _omnisat(examples: Examples, job: TrainJob) -> Learner:
         return _built("omnisat-tile", TileConfig(encoder, classes).to_dict(), cards, side, patch_m)
     config = design_segmenter(encoder, patch_m, classes)
     return _built("omnisat", config.to_dict(), cards, side, patch_m)
+
+
+def _anysat(examples: Examples, job: TrainJob) -> Learner:
+    cards = make_modality_cards(examples, job.modalities)
+    patch_m, classes = examples.patch_m, len(examples.legend.classes)
+    side = _side(examples, job, _SIDE)
+    encoder = design_anysat(cards, job.size)
+    if examples.task == "multilabel":
+        places = AnySatTileConfig(encoder, classes, round(patch_m), (side, side))
+        return _built("anysat-tile", places.to_dict(), cards, side, patch_m)
+    config = design_maps(encoder, patch_m, side, classes, _label_side(examples))
+    return _built("anysat", config.to_dict(), cards, side, patch_m)
+
+
+def _label_side(examples: Examples) -> int:
+    """Return the pixels of the labels along a patch."""
+    example = examples.example(0)
+    assert example.classes is not None
+    return int(example.classes.shape[0] // example.sample.window.height)
 
 
 def _utae(examples: Examples, job: TrainJob) -> Learner:
@@ -216,6 +249,17 @@ def _unet(examples: Examples, job: TrainJob) -> Learner:
     classes = len(examples.legend.classes)
     config = UNetConfig(card.name, len(card.bands), classes, _UNET[job.size])
     return _built("unet", config.to_dict(), (card,), side, examples.patch_m)
+
+
+_DESIGNS: Mapping[str, Callable[[Examples, TrainJob], Learner]] = MappingProxyType(
+    {
+        "omnisat": _omnisat,
+        "anysat": _anysat,
+        "utae": _utae,
+        "dual-stream": _dual_stream,
+        "unet": _unet,
+    }
+)
 
 
 def _utae_config(size: str, card: ModalityCard, classes: int) -> UtaeConfig:
@@ -268,7 +312,10 @@ def _output_m(
     if kind == "omnisat":
         shape = SegmenterConfig.from_dict(config)
         return patch_m / shape.coarse_side, patch_m / shape.fine_side
-    if kind == "omnisat-tile":
+    if kind == "anysat":
+        layout = AnySatSegmenterConfig.from_dict(config)
+        return patch_m / layout.coarse_side, patch_m / layout.fine_side
+    if kind.endswith("-tile"):
         return patch_m, patch_m
     return cards[0].gsd, cards[0].gsd
 
@@ -281,34 +328,27 @@ def _from_pack(examples: Examples, job: TrainJob, pack: Pack) -> Learner:
             f"--from {pack.folder} has {', '.join(card.names)}; the modalities of a trained "
             f"network cannot be changed to {', '.join(job.modalities)}"
         )
-    if card.patch_m != examples.patch_m:
+    if card.patch_sizes:
+        card = at_patch_size(pack, examples.patch_m).card
+    elif card.patch_m != examples.patch_m:
         raise JobError(
             f"--from {pack.folder} has patches of {card.patch_m:g} m, {examples.name} of "
             f"{examples.patch_m:g} m"
         )
     side = _side(examples, job, card.window.size)
-    kind, config = _adapted(examples, card, side)
     try:
+        kind, config = _adapted(examples, card, side)
         learner = _built(kind, config, card.modalities, side, card.patch_m)
     except ValueError as error:
         raise CheckpointError(f"the network of {pack.folder} cannot be built: {error}") from error
     same = not card.pretrained_only and pack.legend.classes == examples.legend.classes
     transfer = take_weights(learner.network, load_weights(pack), same_classes=same)
-    coarse_m, fine_m = learner.coarse_m, learner.fine_m
-    if kind == card.network.kind:
-        coarse_m, fine_m = card.coarse_m, card.fine_m
-    return Learner(
-        learner.network,
-        kind,
-        config,
-        card.modalities,
-        side,
-        coarse_m,
-        fine_m,
-        _freeze(learner.network, card) if job.freeze else (),
-        card.name,
-        card.weights_sha256,
-        transfer,
+    return replace(
+        learner,
+        frozen=_freeze(learner.network, card) if job.freeze else (),
+        start=card.name,
+        start_digest=card.weights_sha256,
+        transfer=transfer,
     )
 
 
@@ -316,29 +356,59 @@ def _adapted(examples: Examples, card: Card, side: int) -> tuple[str, dict[str, 
     """Return kind and configuration of a pack's network for the classes of the examples."""
     kind, config = card.network.kind, dict(card.network.config)
     classes = len(examples.legend.classes)
+    if examples.task == "multilabel":
+        return _for_places(examples, card, side)
     if kind in ("omnisat", "omnisat-tile"):
-        plain = config.get("encoder")
-        if not isinstance(plain, dict):
-            raise CheckpointError(f"the card of {card.name} describes no encoder")
-        encoder = OmniSatConfig.from_dict({**plain, "grid": (side, side)})
-        if examples.task == "multilabel":
-            return "omnisat-tile", TileConfig(encoder, classes).to_dict()
+        encoder = _omnisat_encoder(card, side)
         if kind == "omnisat-tile":
             return "omnisat", design_segmenter(encoder, card.patch_m, classes).to_dict()
         config["encoder"] = encoder.to_dict()
-    elif examples.task == "multilabel":
-        raise JobError(
-            f"{examples.name} says what whole places hold; that is learned from an OmniSat pack, "
-            f"and {card.name} is a {kind}"
-        )
+    if kind in ("anysat", "anysat-tile"):
+        return "anysat", _anysat_maps(examples, card, side)
     if kind == "utae":
         widths = UtaeConfig.from_dict(config).out_widths
         config["out_widths"] = [widths[0], classes]
     else:
         config["classes"] = classes
-    if kind == "anysat":
-        config["grid"] = [side, side]
     return kind, config
+
+
+def _anysat_maps(examples: Examples, card: Card, side: int) -> dict[str, object]:
+    """Return an AnySat that draws maps: with the heads of a pack, or new ones for the labels."""
+    config, classes = card.network.config, len(examples.legend.classes)
+    if card.network.kind == "anysat" and not card.pretrained_only:
+        return {**config, "classes": classes, "grid": [side, side]}
+    plain = config.get("encoder")
+    if not isinstance(plain, dict):
+        raise CheckpointError(f"the card of {card.name} describes no encoder")
+    encoder = AnySatConfig.from_dict(plain)
+    return design_maps(encoder, card.patch_m, side, classes, _label_side(examples)).to_dict()
+
+
+def _for_places(examples: Examples, card: Card, side: int) -> tuple[str, dict[str, object]]:
+    """Return kind and configuration of a network that labels whole places with a pack's encoder."""
+    kind, config = card.network.kind, card.network.config
+    classes = len(examples.legend.classes)
+    known = {"hidden": config["hidden"]} if "hidden" in config else {}  # the head a pack has
+    if kind in ("omnisat", "omnisat-tile"):
+        encoder = _omnisat_encoder(card, side).to_dict()
+        return "omnisat-tile", {"encoder": encoder, "classes": classes, **known}
+    if kind in ("anysat", "anysat-tile"):
+        layout = {"patch_m": round(card.patch_m), "grid": [side, side]}
+        own = {"encoder": config.get("encoder"), "classes": classes, **layout, **known}
+        return "anysat-tile", AnySatTileConfig.from_dict(own).to_dict()
+    raise JobError(
+        f"{examples.name} says what whole places hold; that is learned from an OmniSat or AnySat "
+        f"pack, and {card.name} is a {kind}"
+    )
+
+
+def _omnisat_encoder(card: Card, side: int) -> OmniSatConfig:
+    """Return the encoder of a pack for windows of another side."""
+    plain = card.network.config.get("encoder")
+    if not isinstance(plain, dict):
+        raise CheckpointError(f"the card of {card.name} describes no encoder")
+    return OmniSatConfig.from_dict({**plain, "grid": (side, side)})
 
 
 def _freeze(network: nn.Module, card: Card) -> tuple[nn.Module, ...]:

@@ -16,7 +16,7 @@ from omnisat_cli.networks.losses import (
     multilabel_loss,
     segmentation_loss,
 )
-from omnisat_cli.networks.seam import Dense, PatchLocal, WindowBased
+from omnisat_cli.networks.seam import Dense, HasTraits, PatchLocal, WindowBased
 from omnisat_cli.networks.tile import Tile
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ class Objective:
         truth = seen_truth(batch)
         weights = self.weights
         losses = {"fine": self._classes(fine.logits, truth)}
-        if coarse.logits.shape != fine.logits.shape:
+        two_heads = isinstance(network, HasTraits) and bool(network.traits.fine)
+        if two_heads or coarse.logits.shape != fine.logits.shape:
             losses["coarse"] = weights.coarse * self._classes(coarse.logits, truth)
         if fine.boundary is not None:
             losses["boundary"] = weights.boundary * self._borders(fine, batch)

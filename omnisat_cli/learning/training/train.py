@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["omnisat", "utae", "dual-stream", "unet"]
+Kind = Literal["omnisat", "anysat", "utae", "dual-stream", "unet"]
 _LOOK = 64  # examples looked at to see whether parcel borders are known
 
 
@@ -335,7 +335,8 @@ class _Trainee:
         return Card(
             name=pack_name(job.out),
             version="1",
-            summary=f"{learner.title} of {names}: {len(legend.classes)} classes of {legend.label}",
+            summary=f"{learner.title} of {names}: {len(legend.classes)} classes of {legend.label}"
+            + (", multi-label: any number of them a place" if learner.labels_places else ""),
             licence=job.licence,
             source="omnisat, `omnisat train`",
             training=self._training(report),

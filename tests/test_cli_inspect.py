@@ -32,6 +32,8 @@ def test_images_and_cubes_are_described_with_the_evidence(tmp_path: Path) -> Non
     assert "already removed" in done.out
     assert "decibels" in done.out
     assert "because " in done.out
+    ways = [line.split(maxsplit=3)[3] for line in lines if line.startswith("  give it as ")]
+    assert ways == ["--aerial or --spot or --naip", "--s2", "--s1"]
     assert "resampling" not in done.out
 
 
@@ -66,7 +68,7 @@ def test_a_path_that_fails_does_not_hide_the_others(tmp_path: Path) -> None:
     assert str(bad) in done.err
     plain = json.loads(omnisat("inspect", bad, good, "--json").out)
     assert [entry["path"] for entry in plain["files"]] == [str(good)]
-    assert plain["files"][0]["usable_as"] == ["--aerial", "--spot"]
+    assert plain["files"][0]["usable_as"] == ["--aerial", "--spot", "--naip"]
     assert plain["errors"][0]["path"] == str(bad)
 
 

@@ -41,6 +41,8 @@ def inspect(
         )
         for heading, entry in zip(headings, found, strict=True):
             say(heading)
+            if entry.usable_as:
+                say(f"  {'give it as':<10} {' or '.join(entry.usable_as)}")
             for remark in entry.remarks:
                 say(f"  {remark.topic:<10} {remark.text}")
                 if remark.because:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omnisat_cli.cli.imagery import IMAGES
 from omnisat_cli.cli.text import count
 from omnisat_cli.errors import OmnisatError
 from omnisat_cli.geo.crs import is_metric, metric_crs, short_crs
 from omnisat_cli.geo.lattice import Lattice
+from omnisat_cli.modality import MODALITIES
 from omnisat_cli.sources.cube_store import recognise_store
 from omnisat_cli.sources.cube_zarr import is_zarr
 from omnisat_cli.sources.cubes import describe_cube, open_cube
@@ -134,7 +136,12 @@ def _as_aerial(path: str, place: Path, bands: str) -> tuple[tuple[str, ...], lis
         about = describe_image("aerial", path)
     except OmnisatError as error:
         return (), [Remark("note", "not aerial imagery", _without_path(str(error), place))], bands
-    usable = ("--aerial", *(("--spot",) if {"R", "G", "B"} <= set(about.bands) else ()))
+    # Aerial images are taken with the bands they have.
+    usable = tuple(
+        f"--{name}"
+        for name in IMAGES
+        if name == "aerial" or set(MODALITIES[name].bands) <= set(about.bands)
+    )
     return usable, _remarks(about.decisions), f"bands {','.join(about.bands)}"
 
 

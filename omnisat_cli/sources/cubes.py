@@ -144,7 +144,8 @@ def describe_cube(path: str | Path, options: CubeOptions | None = None) -> CubeF
     grid, decisions = survey.grid(max(survey.layers, key=lambda layer: layer.timed))
     names = [layer.name for layer in survey.layers]
     sensors = {}
-    for name in _candidates(grid):
+    candidates = _candidates(grid)
+    for name in candidates:
         sensor = MODALITIES[name]
         held = {canonical_band(sensor, layer) for layer in names}
         bands = tuple(band for band in sensor.bands if band in held)
@@ -153,7 +154,8 @@ def describe_cube(path: str | Path, options: CubeOptions | None = None) -> CubeF
     problems = [] if grid.crs else ["no CRS: pass --cube-crs EPSG:n"]
     if not sensors:
         listed = ", ".join(name or "(no name)" for name in names)
-        problems.append(f"no band of a sensor we know among: {listed}; pass --s2-bands")
+        ways = " or ".join(flag(name, "bands") for name in candidates)
+        problems.append(f"no band of a sensor we know among: {listed}; pass {ways}")
     days = np.array([], dtype="datetime64[D]")
     try:
         times = find_times(survey.dataset, survey.dims, survey.options.dates_file)

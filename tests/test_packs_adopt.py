@@ -7,10 +7,12 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 from anysat_packs import anysat_config, norms
-from cli_runs import omnisat
+from cli_runs import omnisat, write_s2
 from safetensors.torch import load_file, save_file
 
 from omnisat_cli.errors import Exit
@@ -204,8 +206,16 @@ def test_a_fine_tuned_omnisat_labels_places(tmp_path: Path) -> None:
     assert code == 0, said
     card = read_pack(tmp_path / "pack").card
     assert card.network.kind == "omnisat-tile"
-    done = omnisat("predict", "-m", tmp_path / "pack", "--s2", "x.nc", "-o", tmp_path / "m.tif")
-    assert (done.code, "draws no map" in done.err) == (Exit.USAGE, True)
+    assert (card.place_m, card.coarse_m, card.fine_m) == (60, 10, 10)
+    write_s2(tmp_path / "s2.nc")
+    words = ("--s2", tmp_path / "s2.nc", "-o", tmp_path / "map.tif", "--probabilities")
+    done = omnisat("predict", "-m", tmp_path / "pack", *words)
+    assert done.code == 0, done.err
+    assert "any number of classes a place of 60 m" in done.out
+    with rasterio.open(tmp_path / "map.probabilities.tif") as file:
+        assert file.res == (10, 10)
+        said = file.read(1)
+    assert set(np.unique(said)) <= {125, 255}  # a head of zeros: one half, or nothing seen
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -276,6 +276,7 @@ def _card_rows(pack: "Pack") -> list[tuple[str, str]]:
         ("training", card.training),
         ("limits", card.limits),
         ("network", card.network.kind),
+        ("labels", card.labels),
         ("pixel", _pixels(card)),
         ("patch", f"{card.patch_m:g} m"),
         ("window", f"{window.size} patches, {window.overlap} shared, cells of {window.cell}"),

@@ -15,6 +15,7 @@ from omnisat_cli.outputs.provenance import provenance_path
 if TYPE_CHECKING:
     from omnisat_cli.cli.parcels import Parcels
     from omnisat_cli.outputs.export import ExportReport
+    from omnisat_cli.packs.card import Card
     from omnisat_cli.runners.predict import Report
 
 
@@ -73,12 +74,25 @@ def _transcript(report: Report, export: ExportReport) -> list[str]:
     others = [p.path(out) for p in PRODUCTS if p.name != "map" and p.path(out).name in names]
     rest = [out.with_name(name) for name in sorted(names) if name.endswith((".png", ".json"))]
     largest, holes = contents(export)
+    card = report.setup.pack.card
     return [
         summary(report),
         f" {out}  {count(classes, 'class')}, named and coloured: open it in QGIS",
         f" {', '.join(str(path) for path in [*others, *rest])}",
+        *_several(card, "probabilities" in report.setup.recipe.extra),
         f" {largest}.   {holes}.",
         *_faults(export),
+    ]
+
+
+def _several(card: Card, told: bool) -> list[str]:
+    """Say how to read a map of ground that may hold several classes."""
+    if not card.whole_places:
+        return []
+    where = "in the bands of .probabilities.tif" if told else "with --probabilities"
+    return [
+        f" {card.labels}; the map shows the most probable class of the places around each "
+        f"{card.patch_m:g} m pixel, all of them are told {where}"
     ]
 
 

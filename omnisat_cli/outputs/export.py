@@ -229,6 +229,7 @@ def _dressing(job: _Run, product: Product) -> Dressing:
         "model_sha256": job.run.model.sha256,
         "model_licence": job.run.model.licence,
         "legend": job.legend.label,
+        "labels": "multi-label" if job.run.model.multilabel else "one class a pixel",
         "modalities": ",".join(job.run.inputs),
     }
     if product.array == "probabilities":
@@ -238,14 +239,21 @@ def _dressing(job: _Run, product: Product) -> Dressing:
     categories = class_categories(job.legend, language)
     names = {f"class_{c.value}": c.name for c in categories}
     tags["class_names"] = json.dumps([c.name for c in categories], ensure_ascii=False)
-    return Dressing((f"class, {job.legend.label}",), categories, tags, names)
+    return Dressing((_map_words(job),), categories, tags, names)
+
+
+def _map_words(job: _Run) -> str:
+    """Return what a pixel of the map says."""
+    if job.run.model.multilabel:
+        return f"most probable class, {job.legend.label}, multi-label"
+    return f"class, {job.legend.label}"
 
 
 def _write_sidecars(job: _Run, presence_values: frozenset[int]) -> list[Path]:
     """Write what names and colours the categorical rasters."""
     classes = class_categories(job.legend, job.options.language)
     presence = presence_categories(job.store.facts.modalities, presence_values)
-    written = _name_values(job, _product("map"), classes, f"class, {job.legend.label}")
+    written = _name_values(job, _product("map"), classes, _map_words(job))
     style = job.staged(job.out.with_suffix(".sld"))
     disk.write_atomic(style, sidecars.sld(classes, display_name(job.out)))
     if presence:
@@ -292,8 +300,9 @@ def _caption_lines(job: _Run) -> tuple[str, ...]:
         for date in (min(used, default=""), max(used, default=""))
         if date
     )
+    several = ", multi-label" if job.run.model.multilabel else ""
     lines = [
-        f"{job.run.model.name} {job.run.model.version}, legend {job.legend.label}",
+        f"{job.run.model.name} {job.run.model.version}, legend {job.legend.label}{several}",
         f"{' + '.join(job.run.inputs)}, {facts.gsd / facts.refine:g} m",
     ]
     return (*lines, f"{dates[0][:10]} to {dates[-1][:10]}") if dates else tuple(lines)

@@ -52,6 +52,8 @@ class ModelFacts:
         sha256: Digest of the weights.
         licence: Licence of the weights.
         source: Where it comes from.
+        multilabel: Whether ground may hold several classes: the map shows the most probable one,
+            confidence and probabilities are those of each class being there.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ModelFacts:
     sha256: str
     licence: str
     source: str = ""
+    multilabel: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,13 @@ class Card(_Frozen):
         return self.network.kind in _WHOLE_PLACES
 
     @property
+    def labels(self) -> str:
+        """What it labels, in words."""
+        if self.whole_places:
+            return f"multi-label: any number of classes a place of {self.place_m:g} m"
+        return "one class a pixel"
+
+    @property
     def place_m(self) -> float:
         """Side in metres of the ground that is seen at once, and labelled as one."""
         return self.window.size * self.patch_m

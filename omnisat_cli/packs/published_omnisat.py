@@ -124,7 +124,7 @@ def omnisat_parcel(
         patch_m=recipe.patch_m,
         coarse_m=10.0,
         fine_m=10.0,
-        window=WindowCard(size=side, overlap=side // 3, cell=max(side // 4, 1)),
+        window=WindowCard(size=side, overlap=side // 3),
         legend=UNTRAINED.label,
         weights_sha256=empty_digest(),
     )
@@ -139,9 +139,9 @@ def _tile(card: Card, config: OmniSatConfig, weights: dict[str, Tensor], legend:
     hidden = widths[:-1] if widths else None
     whole = TileConfig(config, len(legend.classes), hidden)
     network = NetworkCard(kind="omnisat-tile", config=whole.to_dict())
-    return Parcel(
-        card.model_copy(update={"network": network, "legend": legend.label}), legend, weights
-    )
+    window = card.window.model_copy(update={"overlap": card.window.size // 2})
+    changes = {"network": network, "legend": legend.label, "window": window}
+    return Parcel(card.model_copy(update=changes), legend, weights)
 
 
 def _start(card: Card, config: OmniSatConfig, weights: dict[str, Tensor]) -> Parcel:

@@ -215,7 +215,14 @@ def _describe(
     if setup.area is not None and setup.area.decisions:
         decisions["area"] = setup.area.decisions
     return RunDescription(
-        model=ModelFacts(card.name, card.version, card.weights_sha256, card.licence, card.source),
+        model=ModelFacts(
+            card.name,
+            card.version,
+            card.weights_sha256,
+            card.licence,
+            card.source,
+            multilabel=card.whole_places,
+        ),
         inputs={name: source.identities for name, source in setup.sources.items()},
         decisions=decisions,
         area=area,

@@ -128,18 +128,13 @@ def _check_maps(pack: Pack) -> None:
     """Check that a model gives maps.
 
     Raises:
-        JobError: If it was only pretrained, or labels whole places.
+        JobError: If it was only pretrained.
     """
     card = pack.card
     if card.pretrained_only:
         raise JobError(
             f"the model {card.name} is pretrained only: it knows no classes yet. Train it on "
             f"labels first: omnisat train --from {pack.folder} --labels FILE --field FIELD …"
-        )
-    if card.network.kind == "omnisat-tile":
-        raise JobError(
-            f"the model {card.name} says which classes a whole place holds; it draws no map. "
-            "Choose another model, see `omnisat model list`"
         )
 
 

@@ -22,6 +22,7 @@ from omnisat_cli.networks.anysat_jepa import JepaPredictor
 from omnisat_cli.networks.configs import OfficialSize, flair_config, pastis_config, treesat_config
 from omnisat_cli.networks.omnisat import OmniSat
 from omnisat_cli.networks.utae import UTAE, UtaeConfig
+from omnisat_cli.packs.convert import rename
 from omnisat_cli.packs.norms import read_norms
 from omnisat_cli.packs.published import UNTRAINED, Origin
 from omnisat_cli.packs.published_anysat import ANYSAT_NORMS, anysat_parcel
@@ -207,6 +208,8 @@ def test_a_fine_tuned_omnisat_labels_places(tmp_path: Path) -> None:
     card = read_pack(tmp_path / "pack").card
     assert card.network.kind == "omnisat-tile"
     assert (card.place_m, card.coarse_m, card.fine_m) == (60, 10, 10)
+    names = set(load_file(tmp_path / "pack" / "weights.safetensors"))
+    assert set(rename(tensors, card)) == names  # with a card of one's own it fits as well
     write_s2(tmp_path / "s2.nc")
     words = ("--s2", tmp_path / "s2.nc", "-o", tmp_path / "map.tif", "--probabilities")
     done = omnisat("predict", "-m", tmp_path / "pack", *words)
@@ -216,6 +219,46 @@ def test_a_fine_tuned_omnisat_labels_places(tmp_path: Path) -> None:
         assert file.res == (10, 10)
         said = file.read(1)
     assert set(np.unique(said)) <= {125, 255}  # a head of zeros: one half, or nothing seen
+
+
+@pytest.mark.parametrize("stage", ["model.head.", "model.mlp.mlp."])
+def test_a_fine_tuned_anysat_labels_places(stage: str, tmp_path: Path) -> None:
+    encoder = "model.model." if stage == "model.head." else "model.encoder."
+    tensors = {f"{encoder}{key}": value for key, value in anysat().items()}
+    norm, linear = torch.nn.LayerNorm(64), torch.nn.Linear(64, 1)
+    tensors |= {f"{stage}0.{k}": v for k, v in norm.state_dict().items()}
+    tensors |= {f"{stage}1.{k}": v for k, v in linear.state_dict().items()}
+    save_file(tensors, tmp_path / "tuned.safetensors")
+    (tmp_path / "legend.json").write_text(json.dumps(UNTRAINED.to_json()))
+    words = ("--as", "anysat", "--modalities", "s2,s1", "--legend", tmp_path / "legend.json")
+    code, said = convert(tmp_path / "tuned.safetensors", tmp_path / "pack", *words)
+    assert code == 0, said
+    pack = read_pack(tmp_path / "pack")
+    card = pack.card
+    assert (card.network.kind, card.pretrained_only) == ("anysat-tile", False)
+    assert (card.place_m, card.window.overlap, card.patch_sizes) == (60, 3, ())
+    weights = load_file(pack.weights)
+    torch.testing.assert_close(weights["head.mlp.1.weight"], linear.weight.data)
+    assert set(rename(tensors, card)) > set(weights)
+    words = (*words, "--patch-size", 40, "--place", 1280)  # a tile of PASTIS
+    assert convert(tmp_path / "tuned.safetensors", tmp_path / "b", *words)[0] == 0
+    assert read_pack(tmp_path / "b").card.window.size == 32
+    words = (*words[:-1], 100)
+    code, said = convert(tmp_path / "tuned.safetensors", tmp_path / "c", *words)
+    assert (code, "patches of 40 m" in said) == (Exit.USAGE, True)
+    del tensors[f"{stage}1.bias"]
+    save_file(tensors, tmp_path / "less.safetensors")
+    code, said = convert(tmp_path / "less.safetensors", tmp_path / "d", *words[:6])
+    assert (code, "no head that labels places" in said) == (Exit.REFUSED, True)
+
+
+def test_a_legend_without_a_head_to_name_is_refused(tmp_path: Path) -> None:
+    state = OmniSat(treesat_config(("s2",), size=MICRO)).state_dict()
+    save_file({f"model.encoder.{k}": v for k, v in state.items()}, tmp_path / "x.safetensors")
+    (tmp_path / "legend.json").write_text(json.dumps(UNTRAINED.to_json()))
+    words = ("--as", "omnisat-treesat", "--legend", tmp_path / "legend.json")
+    code, said = convert(tmp_path / "x.safetensors", tmp_path / "pack", *words)
+    assert (code, "no head" in said) == (Exit.REFUSED, True)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:

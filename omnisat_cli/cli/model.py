@@ -119,6 +119,9 @@ Modalities = Annotated[
     str | None, typer.Option(help="Modalities to keep, e.g. s2,s1.", metavar="M,M,...")
 ]
 PatchSize = Annotated[int, typer.Option(help="The pack's own patch size.", metavar="METRES")]
+Place = Annotated[
+    int, typer.Option(help="Side of the places a head labels, with --legend.", metavar="METRES")
+]
 Fold = Annotated[
     int | None, typer.Option(help="Which of the five networks of U-TAE.", metavar="1-5")
 ]
@@ -144,6 +147,7 @@ def convert(
     norm: Norm = None,
     modalities: Modalities = None,
     patch_size: PatchSize = 10,
+    place: Place = 60,
     part: TeacherOrStudent = "teacher",
     fold: Fold = None,
     conf: Sizes = None,
@@ -164,7 +168,9 @@ def convert(
         return
     from omnisat_cli.packs.adopt import Adoption, adopt_checkpoint
 
-    said = Adoption(form, norm, _named(modalities), patch_size, part, fold, conf, legend)
+    said = Adoption(
+        form, norm, _named(modalities), patch_size, part, fold, conf, legend, place_m=place
+    )
     _tell(adopt_checkpoint(checkpoint, said, out, trusted=trust))
 
 

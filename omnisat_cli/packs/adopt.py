@@ -14,7 +14,7 @@ from omnisat_cli.outputs.legend import load_legend
 from omnisat_cli.packs.convert import check_network, read_checkpoint, rename
 from omnisat_cli.packs.norms import read_norms
 from omnisat_cli.packs.published import Origin, Parcel
-from omnisat_cli.packs.published_anysat import Part, anysat_parcel, fresh_anysat
+from omnisat_cli.packs.published_anysat import Part, anysat_parcel, anysat_places, fresh_anysat
 from omnisat_cli.packs.published_omnisat import Dataset, omnisat_parcel
 from omnisat_cli.packs.published_utae import UTAE_FOLDS, utae_parcel
 from omnisat_cli.packs.registry import CARD, Pack
@@ -42,8 +42,9 @@ class Adoption:
         part: Which network of a full checkpoint (AnySat), one of `Part`.
         fold: Which of the five networks (U-TAE); its statistics are those of its training folds.
         sizes: conf.json of the network (U-TAE); None for the published sizes.
-        legend: Labels of a trained head (OmniSat).
+        legend: Labels of a trained head (OmniSat, AnySat).
         address: Where the file was fetched from, for the card; "" where it was not.
+        place_m: Side of the places that head labels, metres (AnySat).
     """
 
     form: str
@@ -55,6 +56,7 @@ class Adoption:
     sizes: Path | None = None
     legend: Path | None = None
     address: str = ""
+    place_m: int = 60
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing."""
@@ -141,17 +143,20 @@ def new_anysat(
 
 
 def _parcel(tensors: Tensors, origin: Origin, adoption: Adoption) -> Parcel:
+    legend = None if adoption.legend is None else load_legend(adoption.legend)
     if adoption.form == "anysat":
-        return anysat_parcel(
+        parcel = anysat_parcel(
             tensors,
             origin,
             modalities=adoption.modalities,
             patch_m=adoption.patch_m,
             part=cast("Part", adoption.part),
         )
+        return (
+            parcel if legend is None else anysat_places(parcel, tensors, legend, adoption.place_m)
+        )
     if adoption.form == "utae":
         return utae_parcel(tensors, origin, _sizes(adoption.sizes), fold=adoption.fold)
-    legend = None if adoption.legend is None else load_legend(adoption.legend)
     dataset = cast("Dataset", adoption.form.removeprefix("omnisat-"))
     return omnisat_parcel(tensors, origin, dataset, legend)
 

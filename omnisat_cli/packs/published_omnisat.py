@@ -96,7 +96,7 @@ def omnisat_parcel(
         legend: Labels of a trained head; without it the head is left out.
 
     Raises:
-        CheckpointError: If they are no such network.
+        CheckpointError: If they are no such network, or have no head to label with.
     """
     recipe = _RECIPES[dataset]
     encoder = _encoder(tensors)
@@ -128,9 +128,14 @@ def omnisat_parcel(
         legend=UNTRAINED.label,
         weights_sha256=empty_digest(),
     )
-    if head and legend is not None:
-        return _tile(card, config, {**weights, **head}, legend)
-    return _start(card, config, weights)
+    if legend is None:
+        return _start(card, config, weights)
+    if not head:
+        raise CheckpointError(
+            f"{origin.file} holds no head that {legend.label} could name the classes of; leave "
+            "--legend out"
+        )
+    return _tile(card, config, {**weights, **head}, legend)
 
 
 def _tile(card: Card, config: OmniSatConfig, weights: dict[str, Tensor], legend: Legend) -> Parcel:

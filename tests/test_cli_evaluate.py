@@ -43,6 +43,14 @@ def test_a_model_on_imagery_scores_as_its_map_does(
     assert one["results"][0]["confusion"] == two["results"][0]["confusion"]
     assert one["results"][0]["pixels"] == 12 * 24
     assert one["classes"] == ["building", "field", "forest"]
+    # The lower half of the scene alone, in a grid that is not that of the imagery.
+    box = ("--bbox", LEFT, TOP - SIDE_M, LEFT + SIDE_M, TOP - SIDE_M / 2, "--bbox-crs", "EPSG:2154")
+    words = ("-m", scene.pack, "--s2", scene.s2, "--threads", 1, *box, "--crs", "EPSG:3035")
+    moved = omnisat("evaluate", *words, *common)
+    assert moved.code == 0, moved.err
+    other = json.loads(moved.out)
+    assert 0.4 < other["results"][0]["pixels"] / (12 * 24) < 0.6
+    assert "EPSG:3035" in other["notes"][0]
 
 
 def test_every_subset_of_the_imagery_is_scored_and_the_card_says_so(
@@ -68,6 +76,7 @@ def test_flags_that_do_not_belong_together_are_refused(scene: Scene, labels: Pat
         (("map.tif", "-m", "omnisat-demo"), "not both"),
         (("-m", "omnisat-demo"), "--dataset NAME"),
         (("map.tif", "--labels", labels, "--split", "test"), "--dataset, which is missing"),
+        (("map.tif", "--labels", labels, "--crs", "EPSG:2154"), "--crs: about a --model with imag"),
         (("map.tif", "--labels", labels, "--update-card", "x"), "--model, which is missing"),
         (("map.tif", "--labels", labels, "--subsets", "all"), "--model, which is missing"),
         (("-m", scene.pack, "--s2", scene.s2, "--labels", labels, "--subsets", "s9"), "none of s2"),

@@ -188,6 +188,9 @@ def test_embeddings_of_another_encoder_are_refused(
     with pytest.raises(CheckpointError, match="a head for one fits no other"):
         source_pack(str(other), open_embeddings(embeddings))
     assert source_pack(str(scene.pack), open_embeddings(embeddings)).folder == scene.pack
+    # A pack that is not bundled is found by its folder alone.
+    with pytest.raises(CheckpointError, match="give the pack it was made with as --from PACK"):
+        source_pack(None, open_embeddings(embeddings))
 
 
 def test_what_gives_no_probe_is_refused(

@@ -7,9 +7,10 @@ import typer
 
 from omnisat_cli.cli import options as opt
 from omnisat_cli.cli.console import set_up_logging
+from omnisat_cli.cli.flags import AREA, Given, area_of, with_flags
 from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.request import inputs_from
-from omnisat_cli.job import AreaRequest, Execution, Job
+from omnisat_cli.job import Execution, Job
 
 
 def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
@@ -17,6 +18,7 @@ def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.Op
     return info
 
 
+@with_flags("area", AREA)
 @with_imagery
 def embed(
     *,
@@ -33,20 +35,7 @@ def embed(
     patch_size: Annotated[
         float | None, _flag("Side of a patch, where the model has several.", metavar="METRES")
     ] = None,
-    aoi: Annotated[
-        str | None, _flag("Area: GeoJSON, GeoPackage, Shapefile.", metavar="PATH")
-    ] = None,
-    aoi_crs: Annotated[str | None, _flag("CRS of --aoi.", metavar="EPSG:N")] = None,
-    bbox: Annotated[
-        tuple[float, float, float, float] | None,
-        _flag("Area as a box.", metavar="LEFT BOTTOM RIGHT TOP"),
-    ] = None,
-    bbox_crs: Annotated[
-        str | None, _flag("CRS of --bbox, if not that of the file.", metavar="EPSG:N")
-    ] = None,
-    crs: Annotated[
-        str | None, _flag("CRS of the file; default: that of the finest input.", metavar="EPSG:N")
-    ] = None,
+    area: Given,
     quantise: Annotated[
         bool, _flag("Store 8-bit integers: a quarter of the space.", "--quantise")
     ] = False,
@@ -70,11 +59,12 @@ def embed(
     set_up_logging(verbose, quiet)
     from omnisat_cli.cli.embedding import Wish, run, show
 
+    wanted, crs = area_of(area)
     job = Job(
         inputs=inputs_from(imagery, dates),
         model=model,
         out=out,
-        area=AreaRequest(aoi, aoi_crs, bbox, bbox_crs),
+        area=wanted,
         crs=crs,
         dates=opt.date_range(dates),
         patch_m=patch_size,

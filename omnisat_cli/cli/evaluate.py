@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from omnisat_cli.cli.console import set_up_logging
+from omnisat_cli.cli.flags import AREA, Given, area_of, with_flags
 from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose, date_range
 from omnisat_cli.cli.request import inputs_from
 from omnisat_cli.errors import JobError
-from omnisat_cli.job import AreaRequest, Execution
+from omnisat_cli.job import Execution
 
 
 def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
@@ -18,6 +19,7 @@ def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.Op
     return info
 
 
+@with_flags("area", AREA)
 @with_imagery
 def evaluate(
     path: Annotated[
@@ -88,7 +90,7 @@ def evaluate(
     dates: Annotated[
         str | None, _flag("First and last day of --s2, --s1 …", metavar="A/B|FILE")
     ] = None,
-    aoi: Annotated[str | None, _flag("Area to map and evaluate.", metavar="PATH")] = None,
+    area: Given,
     out: Annotated[
         list[Path] | None, _flag("Report: .json, .csv or .html; repeatable.", "-o", "--out")
     ] = None,
@@ -126,6 +128,8 @@ def evaluate(
     )
     if kind != "dataset" and (root or split or folds or side):
         raise JobError("--root, --split, --folds and --side are about --dataset, which is missing")
+    wanted, crs = area_of(area)
+    scoring.refuse_area(kind, area)
     saving = scoring.Saving(tuple(out or ()), overwrite, update_card, as_json)
     saving.check(model)
     execution = Execution(device=device, threads=threads)
@@ -137,8 +141,8 @@ def evaluate(
         part = Part(str(dataset), root, split, folds, side)
         report = of_dataset(str(model), part, (subsets, truth), execution, quiet=quiet)
     else:
-        area = scoring.AreaJob(str(model), inputs, AreaRequest(aoi), date_range(dates))
-        report = scoring.of_area(area, truth, subsets, execution)
+        ground = scoring.AreaJob(str(model), inputs, wanted, crs, date_range(dates))
+        report = scoring.of_area(ground, truth, subsets, execution)
     saving.finish(report, model)
 
 

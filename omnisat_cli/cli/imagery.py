@@ -3,15 +3,12 @@
 One line a flag: commands that read imagery write `@with_imagery` and get them as one mapping.
 """
 
-import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
-
-import typer
 
 from omnisat_cli.cli import options as opt
+from omnisat_cli.cli.flags import Flag, with_flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +36,16 @@ class ImageryFlag:
     @property
     def parameter(self) -> str:
         """Name of the parameter."""
-        return self.name.removeprefix("--").replace("-", "_")
+        return self._flag.parameter
 
     def declared(self) -> inspect.Parameter:
         """Return the parameter as a command declares it."""
-        names = [self.name, *([self.spelling] if self.spelling else [])]
-        info: typer.models.OptionInfo = typer.Option(
-            *names, help=self.help, metavar=self.metavar or None
-        )
-        return inspect.Parameter(
-            self.parameter,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False if self.kind is bool else None,
-            annotation=Annotated[self.kind, info],
-        )
+        return self._flag.declared()
+
+    @property
+    def _flag(self) -> Flag:
+        default = False if self.kind is bool else None
+        return Flag(self.name, self.kind, self.help, self.metavar, default, self.spelling)
 
 
 Text, Texts, Number = str | None, list[str] | None, float | None
@@ -186,23 +179,5 @@ Imagery = Mapping[str, object]
 """Parameter of `IMAGERY` to what was given; None, False or [] where nothing was."""
 
 
-def with_imagery(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every flag of `IMAGERY` in the place of its parameter `imagery`.
-
-    The command declares `imagery: Imagery` and is called with what the user gave.
-    """
-    own = inspect.signature(command, eval_str=True)
-    flags = [entry.declared() for entry in IMAGERY]
-    parameters = [
-        part
-        for parameter in own.parameters.values()
-        for part in (flags if parameter.name == "imagery" else [parameter])
-    ]
-
-    @functools.wraps(command)
-    def run(**given: object) -> None:
-        imagery = {entry.parameter: given.pop(entry.parameter) for entry in IMAGERY}
-        command(imagery=imagery, **given)
-
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return run
+with_imagery = with_flags("imagery", IMAGERY)
+"""Give a command every flag of `IMAGERY` in the place of its parameter `imagery`."""

@@ -1,13 +1,16 @@
 """`omnisat inspect`: what a file is, what was recognised in it, and why."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from omnisat_cli.cli.console import columns, complain, say, say_json, set_up_logging
 from omnisat_cli.cli.options import AsJson, Verbose
 from omnisat_cli.errors import Exit, OmnisatError
+
+if TYPE_CHECKING:
+    from omnisat_cli.cli.recognise import Found
 
 
 def inspect(
@@ -22,7 +25,7 @@ def inspect(
     Format, CRS, pixel size, bands, dates, values and clouds, with the evidence for each. Every
     path is read on its own; one that cannot be read is reported after the others (exit 3).
     """
-    from omnisat_cli.cli.recognise import Found, recognise
+    from omnisat_cli.cli.recognise import recognise
 
     set_up_logging(verbose, quiet=False)
     found: list[Found] = []
@@ -40,16 +43,19 @@ def inspect(
             [(f.path, f.kind, f.crs or "no CRS", f.size, f.pixel, f.content) for f in found]
         )
         for heading, entry in zip(headings, found, strict=True):
-            say(heading)
-            if entry.usable_as:
-                say(f"  {'give it as':<10} {' or '.join(entry.usable_as)}")
-            for remark in entry.remarks:
-                say(f"  {remark.topic:<10} {remark.text}")
-                if remark.because:
-                    say(f"  {'':<10} because {remark.because}")
-                if remark.option:
-                    say(f"  {'':<10} change it with {remark.option}")
+            _show(heading, entry)
     for _, fault in failed:
         complain(str(fault), fault.exit_code)
     if failed:
         raise typer.Exit(int(max(fault.exit_code for _, fault in failed) or Exit.REFUSED))
+
+
+def _show(heading: str, entry: "Found") -> None:
+    say(heading)
+    lines = [("give it as", " or ".join(entry.usable_as))] if entry.usable_as else []
+    for remark in entry.remarks:
+        lines.append((remark.topic, remark.text))
+        lines += [("", f"because {remark.because}")] if remark.because else []
+        lines += [("", f"change it with {remark.option}")] if remark.option else []
+    for topic, text in lines:
+        say(f"  {topic:<10} {text}")

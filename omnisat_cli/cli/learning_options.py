@@ -1,14 +1,9 @@
 """Options of the commands that learn, in tables: `train` and `pretrain` take the same ones."""
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import typer
-
+from omnisat_cli.cli.flags import Flag, Given
 from omnisat_cli.errors import JobError
 
 if TYPE_CHECKING:
@@ -17,56 +12,14 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.training.lesson import FitSpec
 
 T = TypeVar("T")
-Given = Mapping[str, object]
-"""Parameter to what was given, of one table."""
-
 _NEVER = 1_000_000
 """Steps where time alone ends training."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """One flag.
-
-    Attributes:
-        name: The flag; a switch is off by default.
-        kind: Type of its value.
-        help: What it says.
-        metavar: What its value looks like; "" for the default of the type.
-        default: Its value where it is not given.
-        spelling: Another spelling of the flag, or "".
-    """
-
-    name: str
-    kind: object
-    help: str
-    metavar: str = ""
-    default: object = None
-    spelling: str = ""
-
-    @property
-    def parameter(self) -> str:
-        """Name of the parameter."""
-        return self.name.partition("/")[0].removeprefix("--").replace("-", "_")
-
-    def declared(self) -> inspect.Parameter:
-        """Return the parameter as a command declares it."""
-        names = [part for part in (self.name, self.spelling) if part]
-        info: typer.models.OptionInfo = typer.Option(
-            *names, help=self.help, metavar=self.metavar or None
-        )
-        return inspect.Parameter(
-            self.parameter,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=self.default,
-            annotation=Annotated[self.kind, info],
-        )
 
 
 Text, Texts, Number, Count = str | None, list[str] | None, float | None, int | None
 
 DATASET = (
-    Flag("--dataset", Text, "Dataset: scenes, pastis-hd, flair-1, treesatai-ts …", "NAME"),
+    Flag("--dataset", Text, "Dataset: scenes, pastis-hd, flair, treesatai-ts …", "NAME"),
     Flag("--root", Path | None, "Folder the dataset lies in.", "DIR"),
     Flag("--split", Text, "Official part to learn from, e.g. train.", "NAME"),
     Flag("--folds", Text, "Official folds to learn from.", "F,F,..."),
@@ -110,33 +63,6 @@ BUDGET = (
     Flag("--checkpoint-minutes", float, "Time between two checkpoints.", "MINUTES", 5.0),
 )  # fmt: skip
 """How long, how fast, on what."""
-
-
-def with_flags(place: str, flags: tuple[Flag, ...]) -> Callable[..., Callable[..., None]]:
-    """Give a command the flags of a table in the place of one of its parameters.
-
-    The command declares `<place>: Given` and is called with what the user gave.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command, eval_str=True)
-        parameters = [
-            part
-            for parameter in own.parameters.values()
-            for part in (
-                [flag.declared() for flag in flags] if parameter.name == place else [parameter]
-            )
-        ]
-
-        @functools.wraps(command)
-        def run(**given: object) -> None:
-            chosen = {flag.parameter: given.pop(flag.parameter) for flag in flags}
-            command(**{place: chosen}, **given)
-
-        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return run
-
-    return decorate
 
 
 def fit_spec(given: Given, **more: object) -> "FitSpec":

@@ -8,12 +8,13 @@ import typer
 
 from omnisat_cli.cli import options as opt
 from omnisat_cli.cli.console import set_up_logging
+from omnisat_cli.cli.flags import AREA, Given, area_of, with_flags
 from omnisat_cli.cli.guard import stoppable
 from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.parcels import ParcelWish
 from omnisat_cli.cli.progress import choose_progress
 from omnisat_cli.cli.request import inputs_from
-from omnisat_cli.job import AreaRequest, Execution, Job
+from omnisat_cli.job import Execution, Job
 
 
 def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
@@ -21,6 +22,7 @@ def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.Op
     return info
 
 
+@with_flags("area", AREA)
 @with_imagery
 def predict(
     *,
@@ -34,20 +36,7 @@ def predict(
     model: Annotated[
         str, _flag("Bundled model or folder of a pack.", "-m", "--model", metavar="MODEL")
     ] = "omnisat-demo",
-    aoi: Annotated[
-        str | None, _flag("Area: GeoJSON, GeoPackage, Shapefile.", metavar="PATH")
-    ] = None,
-    aoi_crs: Annotated[str | None, _flag("CRS of --aoi.", metavar="EPSG:N")] = None,
-    bbox: Annotated[
-        tuple[float, float, float, float] | None,
-        _flag("Area as a box.", metavar="LEFT BOTTOM RIGHT TOP"),
-    ] = None,
-    bbox_crs: Annotated[
-        str | None, _flag("CRS of --bbox, if not that of the map.", metavar="EPSG:N")
-    ] = None,
-    crs: Annotated[
-        str | None, _flag("CRS of the map; default: that of the finest input.", metavar="EPSG:N")
-    ] = None,
+    area: Given,
     resolution: Annotated[
         float | None, _flag("Pixel of the map in metres.", metavar="METRES")
     ] = None,
@@ -95,11 +84,12 @@ def predict(
     set_up_logging(verbose, quiet)
     wish = ParcelWish(parcels, parcels_in, overwrite)
     boundary |= wish.needs_boundary(model)
+    wanted, crs = area_of(area)
     job = Job(
         inputs=inputs_from(imagery, dates),
         model=model,
         out=out,
-        area=AreaRequest(aoi, aoi_crs, bbox, bbox_crs),
+        area=wanted,
         crs=crs,
         resolution=resolution,
         dates=opt.date_range(dates),

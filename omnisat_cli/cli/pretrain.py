@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from omnisat_cli.cli.console import say, set_up_logging
+from omnisat_cli.cli.flags import Flag, Given, with_flags
 from omnisat_cli.cli.imagery import Imagery, with_imagery
-from omnisat_cli.cli.learning_options import BUDGET, DATASET, DRAWS, Flag, Given, with_flags
+from omnisat_cli.cli.learning_options import BUDGET, DATASET, DRAWS
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose
 
 _LABELLED = ("--balanced", "--drop-region")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 from omnisat_cli.cli.console import columns, say, say_json
 from omnisat_cli.cli.guard import stoppable
 from omnisat_cli.cli.learning_options import (
-    Given,
     batch_spec,
     comma_list,
     fit_spec,
@@ -34,6 +33,7 @@ from omnisat_cli.sources.opening import Wanted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from omnisat_cli.cli.flags import Given
     from omnisat_cli.cli.imagery import Imagery
     from omnisat_cli.learning.examples import Examples
     from omnisat_cli.learning.training.lesson import FitSpec

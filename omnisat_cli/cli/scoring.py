@@ -30,6 +30,7 @@ from omnisat_cli.packs.registry import find_pack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from omnisat_cli.cli.flags import Given
     from omnisat_cli.job import AreaRequest, Input
     from omnisat_cli.learning.scoring.report import Result
     from omnisat_cli.learning.scoring.schemes import Scheme
@@ -47,12 +48,13 @@ class AreaJob:
     model: str
     inputs: tuple[Input, ...]
     area: AreaRequest
+    crs: str | None
     dates: tuple[str, str] | None
 
     def job(self, names: tuple[str, ...]) -> Job:
         """Return the job of mapping it with some of the imagery."""
         used = tuple(e for e in self.inputs if _given(e.modality, names))
-        return Job(used, self.model, _NOWHERE, area=self.area, dates=self.dates)
+        return Job(used, self.model, _NOWHERE, area=self.area, crs=self.crs, dates=self.dates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,17 @@ def choose_route(
             "(--aerial, --s2 …) with --labels FILE"
         )
     return "area"
+
+
+def refuse_area(kind: Route, given: Given) -> None:
+    """Refuse flags about an area where none is mapped.
+
+    Raises:
+        JobError: If one was given.
+    """
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if kind != "area" and named:
+        raise JobError(f"{', '.join(named)}: about a --model with imagery (--aerial, --s2 …) alone")
 
 
 def of_map(

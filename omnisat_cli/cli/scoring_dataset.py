@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -12,7 +12,7 @@ from omnisat_cli.engine.device import choose_compute
 from omnisat_cli.engine.memory import keep_freed_memory
 from omnisat_cli.engine.network import load_network, trained_network
 from omnisat_cli.errors import JobError
-from omnisat_cli.learning.datasets import Options, open_dataset
+from omnisat_cli.learning.datasets import DATASETS, Options, open_dataset
 from omnisat_cli.learning.scoring.evaluate_pack import (
     choose_subsets,
     evaluate_examples,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.examples import Examples
     from omnisat_cli.learning.scoring.evaluate import TruthRequest
     from omnisat_cli.learning.scoring.report import Report
+    from omnisat_cli.packs.card import Card
     from omnisat_cli.packs.registry import Pack
 
 
@@ -45,8 +46,8 @@ class Part:
     folds: str | None
     side: int | None
 
-    def open(self, *, tags: bool) -> Examples:
-        """Open it, with labels of whole places where these are wanted.
+    def open(self, card: Card) -> Examples:
+        """Open it with the labels a model gives, of pixels or of whole places.
 
         Raises:
             JobError: If something is missing or unknown.
@@ -56,15 +57,11 @@ class Part:
             raise JobError(f"--dataset {self.name}: say where it lies with --root DIR")
         folds = self.folds.split(",") if self.folds else None
         options = Options(side=self.side)
-        examples = open_dataset(
-            self.name, self.root, split=self.split, folds=folds, options=options
-        )
-        if tags and examples.task != "multilabel":
-            options = replace(options, task="multilabel")
-            return open_dataset(
-                self.name, self.root, split=self.split, folds=folds, options=options
-            )
-        return examples
+        if card.whole_places:
+            known = DATASETS.get(self.name)
+            side = card.window.size if known is not None and not known.tags else None
+            options = Options(side=self.side or side, task="multilabel")
+        return open_dataset(self.name, self.root, split=self.split, folds=folds, options=options)
 
 
 def of_dataset(
@@ -85,14 +82,13 @@ def of_dataset(
         quiet: No progress.
     """
     pack = find_pack(model)
-    tags = pack.card.whole_places
-    examples = part.open(tags=tags)
+    examples = part.open(pack.card)
     keep_freed_memory()
     torch.set_num_threads(thread_count(execution))
     compute = choose_compute(execution.device)
     bar = tqdm(total=len(examples), desc="examples", leave=False, disable=quiet or None)
     with bar:
-        if tags:
+        if pack.card.whole_places:
             return _of_tags(pack, examples, choices[0], (compute, bar))
         network = load_network(pack, compute)
         mapper = mapper_for(network, pack.card, pack.legend.codes, examples, compute)

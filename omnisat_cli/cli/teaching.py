@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from omnisat_cli.cli.console import columns, note, say, say_json
 from omnisat_cli.cli.learning_options import (
-    Given,
     batch_spec,
     comma_list,
     fit_spec,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
 
+    from omnisat_cli.cli.flags import Given
     from omnisat_cli.cli.imagery import Imagery
     from omnisat_cli.learning.data.statistics import Weighting
     from omnisat_cli.learning.examples import Examples

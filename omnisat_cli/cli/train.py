@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from omnisat_cli.cli.console import set_up_logging
+from omnisat_cli.cli.flags import Given, with_flags
 from omnisat_cli.cli.guard import stoppable
 from omnisat_cli.cli.imagery import Imagery, with_imagery
-from omnisat_cli.cli.learning_options import BUDGET, DATASET, DRAWS, Given, with_flags
+from omnisat_cli.cli.learning_options import BUDGET, DATASET, DRAWS
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose
 
 

@@ -108,7 +108,15 @@ def source_pack(name: str | None, embeddings: Embeddings) -> Pack:
         CheckpointError: If there is none of this name, or its weights are others.
     """
     facts = embeddings.facts
-    pack = find_pack(name or facts.model)
+    try:
+        pack = find_pack(name or facts.model)
+    except CheckpointError as error:
+        if name is not None:
+            raise
+        raise CheckpointError(
+            f"{embeddings.path} was made with {facts.model} {facts.version}, and there is no such "
+            "model by its name alone: give the pack it was made with as --from PACK"
+        ) from error
     if pack.card.weights_sha256 != facts.weights_sha256:
         raise CheckpointError(
             f"{embeddings.path} was made with {facts.model} {facts.version} (weights "

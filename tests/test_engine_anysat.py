@@ -289,3 +289,7 @@ def test_seasons_count_from_the_september_before_them() -> None:
     assert day_numbers(later, "days-since-september").tolist() == [153, 426]
     first = np.array(["2023-09-01"], "datetime64[D]")
     assert day_numbers(first, "days-since-september").tolist() == [0]
+    early = np.array(["2022-08-20", "2023-02-01", "2023-07-01"], "datetime64[D]")
+    assert day_numbers(early, "days-since-september").tolist() == [-12, 153, 303]
+    summer = np.arange("2023-07-01", "2023-12-31", 10, dtype="datetime64[D]")
+    assert day_numbers(summer, "days-since-september")[0] == 303

@@ -34,6 +34,7 @@ _MOST_DB = 40.0
 """Largest ratio of two polarisations; that of published loaders, 10 000."""
 
 _EPOCH = np.datetime64("2018-09-01")
+_SEASON = 456  # days from 1 September to the end of the next November, as in PASTIS
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -107,7 +108,8 @@ def day_numbers(dates: NDArray[np.datetime64], encoding: str | None) -> NDArray[
     Args:
         dates: (T,) datetime64[D].
         encoding: "day-of-year" (1 January = 1), "days-since-2018-09-01", or
-            "days-since-september": since the last 1 September before the first date.
+            "days-since-september": since the 1 September from which most of the dates lie within
+            15 months, the latest of equals.
 
     Returns:
         (T,) day numbers.
@@ -116,10 +118,12 @@ def day_numbers(dates: NDArray[np.datetime64], encoding: str | None) -> NDArray[
     if encoding == "days-since-2018-09-01":
         return np.asarray(days - _EPOCH.astype(np.int64))
     if encoding == "days-since-september" and len(dates):
-        # Months since 1970, back to a September.
-        month = int(dates.min().astype("datetime64[M]").astype(np.int64))
-        start = np.datetime64(month - (month - 8) % 12, "M").astype("datetime64[D]")
-        return np.asarray(days - start.astype(np.int64))
+        first, last = (moment.astype("datetime64[Y]") for moment in (dates.min(), dates.max()))
+        years = np.arange(first - 1, last + 1)
+        starts = (years.astype("datetime64[M]") + 8).astype("datetime64[D]").astype(np.int64)
+        since = days - starts[:, None]  # (years, T)
+        within = ((since >= 0) & (since < _SEASON)).sum(axis=1)
+        return np.asarray(since[::-1][within[::-1].argmax()])  # of equals the latest
     first = dates.astype("datetime64[Y]").astype("datetime64[D]").astype(np.int64)
     return np.asarray(days - first + 1)
 

@@ -29,7 +29,7 @@ class ModalityCard(_Frozen):
         mean: Mean of each band, subtracted.
         std: Standard deviation of each band, divided by.
         dates: How a date becomes a number (series only); "days-since-september" counts from the
-            last 1 September before the series begins.
+            1 September from which most of the dates lie within 15 months.
         max_dates: Longest series the network was trained on; longer ones are thinned to the
             clearest dates, evenly spaced, never at random. None = no limit.
     """

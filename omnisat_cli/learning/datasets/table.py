@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +27,8 @@ class Dataset:
         summary: One line for a list.
         licence: As its publishers state it.
         citation: What to cite.
+        tags: Whether its reader has a rule of its own for what whole places hold; else they hold
+            the classes that cover enough of them (`places`).
     """
 
     name: str
@@ -34,6 +36,7 @@ class Dataset:
     summary: str
     licence: str
     citation: str
+    tags: bool = False
 
 
 _TABLE = (
@@ -51,6 +54,7 @@ _TABLE = (
         "Licence Ouverte 2.0",
         "Sainte Fare Garnot and Landrieu 2021, arXiv 2107.07933; 2022, arXiv 2112.07558; "
         "Astruc et al. 2024, arXiv 2404.08351",
+        tags=True,
     ),
     Dataset(
         "flair",
@@ -58,6 +62,7 @@ _TABLE = (
         "land cover of France at 0.2 m with Sentinel series: FLAIR #1, #2 and FLAIR-HUB",
         "Licence Ouverte 2.0",
         "Garioud et al. 2022, arXiv 2211.12979; 2023, arXiv 2310.13336; 2025, arXiv 2506.07080",
+        tags=True,
     ),
     Dataset(
         "treesatai-ts",
@@ -65,6 +70,7 @@ _TABLE = (
         "15 tree genera in 60 m tiles of Lower Saxony: aerial 0.2 m, Sentinel-1 and -2 series",
         "CC-BY-4.0",
         "Ahlswede et al. 2023, doi 10.5194/essd-15-681-2023; Astruc et al. 2024, arXiv 2404.08351",
+        tags=True,
     ),
     Dataset(
         "sen1floods11",
@@ -101,6 +107,7 @@ _TABLE = (
         "ALOS-2, MODIS",
         "CC-BY-4.0",
         "Pazos-Outón et al. 2024, arXiv 2406.18554",
+        tags=True,
     ),
     Dataset(
         "s2-naip",
@@ -152,4 +159,9 @@ def open_dataset(
     )
     module = import_module(f"omnisat_cli.learning.datasets.{DATASETS[name].module}")
     opener: Callable[[Request], Examples] = module.open_examples
-    return opener(request)
+    if request.options.task != "multilabel" or DATASETS[name].tags:
+        return opener(request)
+    from omnisat_cli.learning.datasets.places import WholePlaces
+
+    pixels = replace(request, options=replace(request.options, task=None))
+    return WholePlaces(opener(pixels))

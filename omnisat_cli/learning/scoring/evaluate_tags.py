@@ -67,14 +67,25 @@ def evaluate_tags(
         Result("+".join(part), TagScores(truth, said), int((~seen).sum()))
         for part, (said, seen) in found.items()
     )
-    blind = [f"{r.subset}: {r.unmapped} places without imagery" for r in results if r.unmapped]
+    notes = [f"{r.subset}: {r.unmapped} places without imagery" for r in results if r.unmapped]
     return Report(
         subject=f"{card.name} {card.version}",
         reference=examples.name,
         names=tuple(entry.name_en for entry in legend.classes),
         colors=tuple(entry.color for entry in legend.classes),
         results=results,
-        notes=tuple(blind),
+        notes=(*_cut_up(examples, card.window.size), *notes),
+    )
+
+
+def _cut_up(examples: Examples, side: int) -> tuple[str, ...]:
+    """Say so where places are larger than what the model sees at once."""
+    height, width = examples.example(0).sample.window.shape
+    if (height, width) == (side, side):
+        return ()
+    return (
+        f"places of {height} × {width} patches are seen in windows of {side}, and each window is "
+        "asked for all that its place holds",
     )
 
 

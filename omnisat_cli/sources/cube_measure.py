@@ -13,15 +13,10 @@ from omnisat_cli.sources.clouds import settle_rule
 from omnisat_cli.sources.cube_dates import Calendar
 from omnisat_cli.sources.cube_sample import Sampler, pick_dates
 from omnisat_cli.sources.cube_source import MASK_KEY, CubeRecipe
+from omnisat_cli.sources.encoding import empty_everywhere, nodata_decision
 from omnisat_cli.sources.optical import Stored, optical_scaling
-from omnisat_cli.sources.scaling import (
-    BandSample,
-    empty_everywhere,
-    nodata_decision,
-    offset_hint,
-    radar_scaling,
-    s2_scaling,
-)
+from omnisat_cli.sources.s2_offset import offset_hint, s2_scaling
+from omnisat_cli.sources.scaling import BandSample, radar_scaling
 from omnisat_cli.sources.values import Decision
 
 if TYPE_CHECKING:
@@ -33,7 +28,7 @@ if TYPE_CHECKING:
     from omnisat_cli.sources.clouds import MaskKind
     from omnisat_cli.sources.cube_options import CubeOptions
     from omnisat_cli.sources.cube_store import CubeStore
-    from omnisat_cli.sources.scaling import OffsetHint
+    from omnisat_cli.sources.s2_offset import OffsetHint
 
 FoundMask = tuple[str, "MaskKind | None"]
 """Name of a mask layer and its convention, None where the name does not tell."""

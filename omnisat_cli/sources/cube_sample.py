@@ -10,7 +10,7 @@ import numpy as np
 
 from omnisat_cli.errors import SourceError
 from omnisat_cli.sources.cube_layout import read_layers
-from omnisat_cli.sources.scaling import BASELINE_04
+from omnisat_cli.sources.s2_offset import BASELINE_04
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from omnisat_cli.geo.crs import moved_bounds, same_crs, short_crs
 from omnisat_cli.geo.lattice import Window
 from omnisat_cli.sources.cube_layout import read_layers
 from omnisat_cli.sources.cube_warp import bilinear, locate, nearest
-from omnisat_cli.sources.scaling import empty_everywhere
+from omnisat_cli.sources.encoding import empty_everywhere
 from omnisat_cli.sources.values import Decision, Series
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from omnisat_cli.sources.cube_grid import CubeGrid
     from omnisat_cli.sources.cube_layout import Dims, Layer
     from omnisat_cli.sources.cube_store import CubeStore
-    from omnisat_cli.sources.scaling import Encoding, Scaling
+    from omnisat_cli.sources.encoding import Encoding
+    from omnisat_cli.sources.scaling import Scaling
     from omnisat_cli.sources.values import Identity
 
 _LOG = logging.getLogger(__name__)

@@ -23,9 +23,10 @@ from omnisat_cli.sources.cube_options import CubeOptions
 from omnisat_cli.sources.cube_source import MASK_KEY, CubeRecipe, CubeSource
 from omnisat_cli.sources.cube_store import CubeStore
 from omnisat_cli.sources.cube_zarr import count_chunks
+from omnisat_cli.sources.encoding import Encoding, find_encoding
 from omnisat_cli.sources.identity import identify
 from omnisat_cli.sources.safe import local_path
-from omnisat_cli.sources.scaling import Encoding, Scaling, find_encoding
+from omnisat_cli.sources.scaling import Scaling
 from omnisat_cli.sources.values import Decision
 
 if TYPE_CHECKING:

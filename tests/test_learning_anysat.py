@@ -43,7 +43,7 @@ def image(gsd: float) -> ModalityCard:
         (("aerial", "s2"), 10, 10, "aerial", 1, 10),  # labels of 1 m
         (("aerial", "s2"), 10, 1, "aerial", 1, 5),  # sub-patches of 2 m
         (("s2", "spot"), 20, 20, "spot", 2, 20),
-        (("s2", "s1"), 10, 10, None, 1, 1),  # one sub-patch a patch says nothing more
+        (("s2", "s1"), 10, 10, "s2", 1, 1),  # one sub-patch: what the sensor saw at that pixel
         (("alos",), 60, 6, None, 6, 6),  # coarser than the naive head
     ],
 )

@@ -158,15 +158,29 @@ def test_utae_becomes_a_pack_that_maps_twenty_crops(tmp_path: Path) -> None:
 
 def test_a_utae_of_other_classes_is_not_taken_for_the_published_one(tmp_path: Path) -> None:
     save_file(utae(out_widths=(32, 5)), tmp_path / "u.safetensors")
-    (tmp_path / "conf.json").write_text(json.dumps({"out_conv": "[32, 5]"}))
-    (tmp_path / "norm.json").write_text(json.dumps({"mean": [1.0] * 10, "std": [1.0] * 10}))
-    words = ("--as", "utae", "--norm", tmp_path / "norm.json", "--conf", tmp_path / "conf.json")
+    words = ("--as", "utae")
+    code, said = convert(tmp_path / "u.safetensors", tmp_path / "pack", *words)
+    assert (code, "another shape" in said) == (Exit.REFUSED, True)
+    (tmp_path / "sizes.json").write_text(json.dumps({"out_conv": "[32, 5]"}))
+    words = (*words, "--conf", tmp_path / "sizes.json")
     code, said = convert(tmp_path / "u.safetensors", tmp_path / "pack", *words)
     assert (code, "none of PASTIS" in said) == (Exit.REFUSED, True)
-    code, said = convert(tmp_path / "u.safetensors", tmp_path / "pack", *words[:4])
-    assert (code, "another shape" in said) == (Exit.REFUSED, True)
-    code, said = convert(tmp_path / "u.safetensors", tmp_path / "pack", *words[:2])
-    assert (code, "NORM_S2_patch.json" in said) == (Exit.REFUSED, True)
+
+
+def test_the_published_folders_of_utae_say_which_fold_and_sizes_they_hold(tmp_path: Path) -> None:
+    sizes = {"encoder_widths": (16, 32), "decoder_widths": (16, 32), "out_widths": (16, 20)}
+    folder = tmp_path / "UTAE" / "Fold_3"
+    folder.mkdir(parents=True)
+    torch.save({"state_dict": utae(**sizes)}, folder / "model.pth.tar")
+    named = {"encoder_widths": "[16,32]", "decoder_widths": "[16,32]", "out_conv": "[16, 20]"}
+    (folder.parent / "conf.json").write_text(json.dumps(named))
+    words = ("--as", "utae", TRUST)
+    code, said = convert(folder / "model.pth.tar", tmp_path / "pack", *words)
+    assert code == 0, said
+    card = read_pack(tmp_path / "pack").card
+    assert "fold 3 (trained on folds (3, 4, 5)); statistics of fold 1 of PASTIS" in card.training
+    assert card.modalities[0].mean[0] == pytest.approx(1165.94, abs=0.01)
+    assert card.modalities[0].max_dates == 61
 
 
 @pytest.mark.parametrize(

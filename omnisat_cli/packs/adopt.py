@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Form = Literal["anysat", "utae", "omnisat-treesat", "omnisat-pastis", "omnisat-flair"]
 Size = Literal["tiny", "small", "base"]
 _SIZES_LIMIT = 2**20
+_FOLD = re.compile(r"Fold_([1-5])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class Adoption:
         patch_m: The pack's own patch size (AnySat).
         part: Which network of a full checkpoint (AnySat), one of `Part`.
         fold: Which of the five networks (U-TAE); its statistics are those of its training folds.
-        sizes: conf.json of the network (U-TAE); None for the published sizes.
+            None reads it off the published folders, Fold_1/model.pth.tar.
+        sizes: conf.json of the network (U-TAE); None takes the one beside these folders, or the
+            published sizes.
         legend: Labels of a trained head (OmniSat, AnySat).
         address: Where the file was fetched from, for the card; "" where it was not.
         place_m: Side of the places that head labels, metres (AnySat).
@@ -87,6 +90,8 @@ def adopt_checkpoint(
     """
     if (out / CARD).exists():
         raise OutputExistsError(f"{out} holds a pack already; choose another folder")
+    if adoption.form == "utae":
+        adoption = _as_laid_out(checkpoint, adoption)
     tensors = read_checkpoint(checkpoint, trusted=trusted)
     norms = {}
     if adoption.norms is not None:
@@ -159,6 +164,16 @@ def _parcel(tensors: Tensors, origin: Origin, adoption: Adoption) -> Parcel:
         return utae_parcel(tensors, origin, _sizes(adoption.sizes), fold=adoption.fold)
     dataset = cast("Dataset", adoption.form.removeprefix("omnisat-"))
     return omnisat_parcel(tensors, origin, dataset, legend)
+
+
+def _as_laid_out(checkpoint: Path, adoption: Adoption) -> Adoption:
+    """Read off the folders of the published U-TAE what was not said."""
+    folder = checkpoint.absolute().parent
+    found = _FOLD.fullmatch(folder.name)
+    fold = int(found[1]) if found and adoption.fold is None else adoption.fold
+    places = (place / "conf.json" for place in (folder, folder.parent))
+    sizes = adoption.sizes or next((path for path in places if path.is_file()), None)
+    return replace(adoption, fold=fold, sizes=sizes)
 
 
 def _sizes(path: Path | None) -> dict[str, object]:

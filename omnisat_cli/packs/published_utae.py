@@ -13,6 +13,7 @@ from omnisat_cli.modality import S2_BANDS
 from omnisat_cli.networks.utae import UtaeConfig
 from omnisat_cli.outputs.legend import legend as shipped_legend
 from omnisat_cli.packs.card import Card, NetworkCard, WindowCard
+from omnisat_cli.packs.norms import Norm
 from omnisat_cli.packs.published import Origin, Parcel, Tensors, modality_card
 from omnisat_cli.packs.writer import empty_digest
 
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 
 _SOURCE = "zenodo.org/records/5172293, github.com/VSainteuf/utae-paps (Garnot and Landrieu)"
 
+
+PASTIS_NORM = Norm(
+    (1165.93982, 1375.65344, 1429.21912, 1764.79883, 2719.27319,
+     3063.61182, 3205.90186, 3319.10962, 2422.90430, 1639.37036),
+    (1942.61560, 1881.92346, 1959.37988, 1867.22400, 1754.58508,
+     1769.40466, 1784.86060, 1767.71008, 1458.96362, 1299.28333),
+)  # fmt: skip
+"""Statistics of Sentinel-2 in fold 1 of PASTIS, as TorchGeo quotes its NORM_S2_patch.json."""
+
+_MAX_DATES = 61
+"""Longest series of PASTIS."""
 
 _NAMES = {
     "encoder_widths": "encoder_widths",
@@ -43,19 +55,14 @@ def utae_parcel(
 
     Args:
         tensors: The `state_dict` of model.pth.tar.
-        origin: Where they come from; its norms hold "s2".
+        origin: Where they come from; without norms of "s2" those of one fold of PASTIS are taken.
         sizes: Content of conf.json; empty for the published sizes.
         fold: Which of the five networks it is, for the card.
 
     Raises:
-        CheckpointError: If they are no U-TAE of PASTIS, or statistics are missing.
+        CheckpointError: If they are no U-TAE of PASTIS.
     """
     legend = shipped_legend("pastis-20")
-    if "s2" not in origin.norms:
-        raise CheckpointError(
-            "U-TAE needs the statistics of its Sentinel-2 bands: --norm NORM_S2_patch.json, which "
-            "PASTIS ships beside the images"
-        )
     try:
         known = {_NAMES[k]: _sizes(v) for k, v in sizes.items() if k in _NAMES}
         config = UtaeConfig.from_dict(known)
@@ -66,6 +73,9 @@ def utae_parcel(
             f"a U-TAE of {config.classes} classes is none of PASTIS, which has "
             f"{len(legend.classes)}; convert it with --card and --legend"
         )
+    statistics = "the training folds" if fold else "all folds"
+    if "s2" not in origin.norms:
+        statistics = "fold 1 of PASTIS; --norm NORM_S2_patch.json gives those of the training folds"
     which = "" if fold is None else f", fold {fold} (trained on folds {UTAE_FOLDS[fold]})"
     card = Card(
         name=origin.name,
@@ -73,7 +83,7 @@ def utae_parcel(
         summary="20 crop classes from a year of Sentinel-2: U-TAE trained on PASTIS",
         licence="MIT",
         source=f"{_SOURCE}; {origin.file}",
-        training=f"published weights{which}; statistics of the training folds",
+        training=f"published weights{which}; statistics of {statistics}",
         limits="Metropolitan France, seasons like 2018-2019, dates from September to November of "
         "the next year. Clouds were not masked in training. Class 19 means nothing on the ground.",
         network=NetworkCard(kind="utae", config=config.to_dict()),
@@ -81,10 +91,11 @@ def utae_parcel(
             modality_card(
                 "s2",
                 S2_BANDS,
-                origin.norms["s2"],
+                origin.norms.get("s2", PASTIS_NORM),
                 gsd=10.0,
                 units="reflectance_1e4",
                 dates="days-since-september",
+                max_dates=_MAX_DATES,
             ),
         ),
         window=WindowCard(size=128, overlap=32, cell=8),

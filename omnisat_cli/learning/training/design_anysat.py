@@ -75,8 +75,8 @@ def design_maps(
 
     Where only patches are known a map has 10 m pixels (the published naive head). The sub-patches
     of one sensor give a finer or surer answer where it is present (the published dense head): those
-    of the finest image, else of the first series that has several in a patch. They are drawn in
-    pixels no finer than the labels.
+    of the finest image, else of the first series. They are drawn in pixels no finer than the
+    labels. Even one sub-patch a patch helps: patches alone must learn first where they look.
 
     Args:
         encoder: The AnySat.
@@ -98,7 +98,7 @@ def design_maps(
         parts = 0 if sensor.whole_window else plain.patch_px(sensor.name) // sensor.subpatch_px
         fitting = [n for n in _divisors(sensor.subpatch_px) if n == 1 or parts * n <= label_side]
         fine = parts * max(fitting)
-        if fine > 1 and fine >= cells and fine % cells == 0:
+        if fine and fine >= cells and fine % cells == 0:
             return replace(plain, fine_sensor=sensor.name, fine_pixels=max(fitting))
     return plain
 

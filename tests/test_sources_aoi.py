@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from omnisat_cli.errors import AlignmentError, JobError, OmnisatError, SecurityError, SourceError
 from omnisat_cli.geo.lattice import Lattice, Window
-from omnisat_cli.sources.aoi import Area, area_of, check_overlap, meets, rasterize_area, read_aoi
+from omnisat_cli.sources.aoi import Area, area_of, read_aoi
+from omnisat_cli.sources.area_ground import check_overlap, meets, rasterize_area
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -27,7 +27,7 @@ from omnisat_cli.outputs.prediction import Hole, hole_prediction
 from omnisat_cli.outputs.store import BlockFacts
 from omnisat_cli.runners.salvage import read_around_damage
 from omnisat_cli.runners.setup import thread_count
-from omnisat_cli.sources.aoi import rasterize_area
+from omnisat_cli.sources.area_ground import rasterize_area
 from omnisat_cli.sources.values import Sample
 
 if TYPE_CHECKING:

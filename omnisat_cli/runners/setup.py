@@ -17,7 +17,8 @@ from omnisat_cli.modality import flag, modality
 from omnisat_cli.outputs.prediction import MAX_MODALITIES
 from omnisat_cli.packs.patch_size import at_patch_size
 from omnisat_cli.packs.registry import Pack, find_pack, verify_weights
-from omnisat_cli.sources.aoi import Area, check_overlap, meets, read_aoi
+from omnisat_cli.sources.aoi import Area, read_aoi
+from omnisat_cli.sources.area_ground import check_overlap, meets
 from omnisat_cli.sources.opening import (
     Wanted,
     choose_crs,

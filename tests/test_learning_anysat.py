@@ -14,6 +14,7 @@ from shapely import box
 
 from omnisat_cli.errors import JobError
 from omnisat_cli.learning.training.design_anysat import design_anysat, design_maps, design_sensor
+from omnisat_cli.learning.training.learner import starting_rate
 from omnisat_cli.networks.anysat_config import SENSORS, AnySatConfig
 from omnisat_cli.packs.card import ModalityCard
 from omnisat_cli.packs.published import Origin
@@ -71,6 +72,13 @@ def test_pixels_and_patches_that_do_not_fit_are_refused() -> None:
         design_maps(encoder("s2"), 25, 4, 3, 4)
     with pytest.raises(JobError, match="--size huge"):
         design_anysat((image(0.5),), "huge")
+
+
+def test_wide_networks_learn_more_carefully(scene: Scene) -> None:
+    assert starting_rate(None, "omnisat", "official") == 2e-3
+    assert starting_rate(None, "anysat", "tiny") == 2e-3
+    assert starting_rate(None, "anysat", "official") == pytest.approx(2e-3 / 12)
+    assert starting_rate(str(scene.folder / "fresh"), "omnisat", "small") == 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,10 @@ DRAWS = (
 BUDGET = (
     Flag("--steps", Count, "Steps; default 1000, or as many as --minutes allow.", "N"),
     Flag("--minutes", Number, "Finish within this time.", "MINUTES"),
-    Flag("--rate", Number, "Highest learning rate; default 0.002, from a pack 0.001.", "RATE"),
+    Flag(
+        "--rate", Number,
+        "Highest learning rate; default 0.002, from a pack 0.001, less for wide AnySats.", "RATE",
+    ),
     Flag("--weight-decay", float, "Of AdamW.", "RATE", 0.02),
     Flag("--accumulate", int, "Batches of one step.", "N", 1),
     Flag("--seed", int, "Of everything random.", "N", 0),

@@ -25,6 +25,7 @@ from omnisat_cli.cli.text import count, duration
 from omnisat_cli.errors import Exit, JobError
 from omnisat_cli.learning.data.area import AreaCut, AreaExamples, AreaInputs, open_areas
 from omnisat_cli.learning.labelling.labels import LabelRequest
+from omnisat_cli.learning.training.learner import starting_rate
 from omnisat_cli.learning.training.objectives import Weights
 from omnisat_cli.learning.training.packing import is_helper, refuse_existing
 from omnisat_cli.learning.training.train import TrainJob, train
@@ -207,7 +208,7 @@ def make_job(wish: Wish, examples: Examples, **said: Unpack[Choices]) -> TrainJo
     several = said["kind"] in _FUSING or start is not None
     return TrainJob(
         out=said["out"],
-        fit=_fit(wish, said["fit"], 2e-3 if start is None else 1e-3),
+        fit=_fit(wish, said["fit"], starting_rate(start, said["kind"], said["size"])),
         draws=batch_spec(wish.draws, names, _DROP if several else 0.0),
         kind=said["kind"],
         size=said["size"],

@@ -14,7 +14,7 @@ from omnisat_cli.learning.training.design import (
     design_segmenter,
     window_card,
 )
-from omnisat_cli.learning.training.design_anysat import design_anysat, design_maps
+from omnisat_cli.learning.training.design_anysat import ANYSAT_SIZES, design_anysat, design_maps
 from omnisat_cli.learning.training.transfer import Transfer, take_weights
 from omnisat_cli.modality import modality
 from omnisat_cli.networks.anysat_config import AnySatConfig
@@ -95,6 +95,8 @@ _UNET: Mapping[str, tuple[int, ...]] = MappingProxyType(
     }
 )
 
+_RATES = (2e-3, 1e-3)  # from scratch, from a pack
+_RATE_WIDTH = 64  # of the AnySat that bears them
 _SIDE, _PIXELS = 12, 16  # patches, and least pixels along a window, where nothing is said
 
 
@@ -174,6 +176,23 @@ def design_learner(examples: Examples, job: TrainJob) -> Learner:
         )
     choose_size(job.size)
     return _DESIGNS[job.kind](examples, job)
+
+
+def starting_rate(start: str | None, kind: str, size: str) -> float:
+    """Return the learning rate where none is given.
+
+    The wider an AnySat, the less it bears: at the published width this comes near the published
+    5e-5 of fine-tuning.
+    """
+    rate = _RATES[0] if start is None else _RATES[1]
+    if start is not None:
+        network = find_pack(start).card.network
+        kind, plain = network.kind, network.config.get("encoder")
+        width = plain.get("width", _RATE_WIDTH) if isinstance(plain, dict) else _RATE_WIDTH
+    else:
+        choose_size(size)
+        width = ANYSAT_SIZES[size].width
+    return rate * _RATE_WIDTH / width if kind in ("anysat", "anysat-tile") else rate
 
 
 def _side(examples: Examples, job: TrainJob, wanted: int) -> int:

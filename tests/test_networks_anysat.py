@@ -252,7 +252,7 @@ def test_slices_change_nothing_and_kept_tables_allow_training(
     network, pixels = small(), window("aerial", "s2", "modis", batch=2)
     valid = {"s2": torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.4}
     with torch.inference_mode(), monkeypatch.context() as patch:
-        patch.setattr("omnisat_cli.networks.anysat._SLICE_BYTES", 1)
+        patch.setattr("omnisat_cli.networks.anysat._CPU_BYTES", 1)
         sliced = features(network, pixels, valid, keep="s2")
     whole = features(network, pixels, valid, keep="s2")
     torch.testing.assert_close(sliced.tokens, whole.tokens.detach(), atol=1e-5, rtol=1e-5)
@@ -481,3 +481,9 @@ def test_patch_vectors_do_not_need_the_sub_patches() -> None:
     alone = network.encode("aerial", pixels, kept=False)
     torch.testing.assert_close(alone.tokens, whole.tokens, atol=1e-5, rtol=1e-5)
     assert alone.fine.shape == (3, 0, 64)
+    pixels = window("s2", batch=4)["s2"]
+    valid = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.6
+    holed = network.encode("s2", pixels, DAYS, valid)
+    assert holed.present is not None
+    alone = network.encode("s2", pixels, DAYS, valid, kept=False)
+    torch.testing.assert_close(alone.tokens, holed.tokens, atol=1e-5, rtol=1e-5)

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 Grid = tuple[int, int]
 Output = Literal["tile", "patch", "dense", "all"]
-_SLICE_BYTES = 1 << 25  # widest activation of the patches encoded at once without autograd
+# Widest activation of the patches encoded at once without autograd.
+_CPU_BYTES = 1 << 22
+_GPU_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +288,7 @@ class AnySat(nn.Module):
             kept: Return the sub-patch vectors; none of them otherwise.
         """
         done: list[Patches] = []
-        for part in self._parts(pixels):
+        for part in self._parts(name, pixels):
             if days is None:
                 done.append(self.encode_image(name, pixels[part], kept=kept))
                 continue
@@ -453,15 +455,20 @@ class AnySat(nn.Module):
             valid = valid.repeat_interleave(P, 0)
         return self.encode(sensor.name, rows, days, valid, kept=kept)
 
-    def _parts(self, rows: Tensor) -> Iterator[slice]:
+    def _parts(self, name: str, rows: Tensor) -> Iterator[slice]:
         """Slice patches so that what lies between two layers stays small without autograd."""
         count = rows.shape[0]
         step = count
         if not torch.is_grad_enabled():
-            pixels = rows[0].numel() // max(rows.shape[-3], 1)
-            each = 2 * self.config.width * pixels * rows.element_size()
-            step = max(_SLICE_BYTES // max(each, 1), 1)
-        for start in range(0, count, max(step, 1)):
+            sensor = self.config.sensor(name)
+            subpatches = math.prod(rows.shape[-2:]) // sensor.subpatch_px**2
+            each = self.config.width * rows.element_size()
+            budget = _GPU_BYTES if rows.is_cuda else _CPU_BYTES
+            step = int(budget / ((1 + subpatches) * self.config.mlp_ratio * each))
+            if sensor.kind == "series":  # its encoder has slices of its own once it is folded
+                step = min(step, 8 * budget // (2 * subpatches * rows.shape[1] * each))
+        step = max(step, 1)
+        for start in range(0, count, step):
             yield slice(start, min(start + step, count))
 
     def _map(self, sensor: Sensor, fine: Tensor, batch: int, grid: Grid) -> Tensor:

@@ -88,13 +88,6 @@ def cells_to_raster(values: Tensor, cell_side: int) -> Tensor:
     return cells.transpose(-4, -3).flatten(-5, -2)
 
 
-def _raster_to_cells(values: Tensor, cell_side: int) -> Tensor:
-    """Reorder (N, R, C, D) sub-patches of a patch to (N, S, D), cell by cell."""
-    scale = values.shape[1] // cell_side
-    cells = torch.unflatten(torch.unflatten(values, 2, (scale, -1)), 1, (scale, -1))
-    return cells.transpose(2, 3).flatten(1, 4)
-
-
 class ImageProjector(nn.Module):
     """Sub-patches of an image to vectors."""
 
@@ -110,8 +103,11 @@ class ImageProjector(nn.Module):
 
     def forward(self, pixels: Tensor) -> Subpatches:
         """Project patches (N, C, p, p)."""
-        rows = self.patch_embed(pixels).permute(0, 2, 3, 1)  # (N, side, side, D)
-        return Subpatches(self.mlp(_raster_to_cells(rows, self.cell_side)))
+        # One product over gathered rows; the convolution it is takes several times longer.
+        sides = (-1, self.cell_side, self.patch_embed.stride[0])
+        cut = torch.unflatten(torch.unflatten(pixels, 3, sides), 2, sides)  # (N, C, r, i, y, ...)
+        rows = cut.permute(0, 2, 5, 3, 6, 1, 4, 7).flatten(5).flatten(1, 4)  # (N, S, C * y * x)
+        return Subpatches(self.mlp(functional.linear(rows, self.patch_embed.weight.flatten(1))))
 
 
 class PixelSeries(SeriesEncoder):
@@ -195,18 +191,23 @@ class Attention(nn.Module):
         out: Tensor = self.proj(y.transpose(1, 2).reshape(B, L, D))
         return out
 
-    def first(self, x: Tensor) -> Tensor:
-        """Return the first row of `forward` with every token present: (B, L, D) to (B, 1, D).
+    def first(self, x: Tensor, present: Tensor | None) -> Tensor:
+        """Return the first row of `forward`: (B, L, D) tokens, (B, L) bool, to (B, 1, D).
 
-        It has one bucket with every token: a constant, which softmax ignores.
+        It has one bucket with every token, a constant, which softmax ignores; likewise the bias of
+        the keys. Keys and values of the tokens are never made: the query goes through the matrix
+        of the keys instead, and the mean of the tokens through that of the values.
         """
-        B, L, D = x.shape
+        B, _, D = x.shape
         weight, bias = self.qkv.weight, self.qkv.bias
-        q = functional.linear(x[:, :1], weight[:D], bias[:D]).view(B, 1, self.heads, -1)
-        kv = functional.linear(x, weight[D:], bias[D:]).view(B, L, 2, self.heads, -1)
-        k, v = kv.permute(2, 0, 3, 1, 4)
-        y = functional.scaled_dot_product_attention(q.transpose(1, 2), k, v)
-        out: Tensor = self.proj(y.transpose(1, 2).reshape(B, 1, D))
+        keys, values = weight[D:].view(2, self.heads, -1, D)  # (H, d, D) each
+        q = functional.linear(x[:, 0], weight[:D], bias[:D]).view(B, self.heads, -1)
+        q = torch.matmul(q.transpose(0, 1), keys).transpose(0, 1).unsqueeze(1)  # (B, 1, H, D)
+        mask = None if present is None else present[:, None, None]
+        rows = x.unsqueeze(1)
+        y = functional.scaled_dot_product_attention(q, rows, rows, attn_mask=mask, scale=self.scale)
+        y = torch.matmul(y.squeeze(1).transpose(0, 1), values.transpose(1, 2))  # (H, B, d)
+        out: Tensor = self.proj(y.transpose(0, 1).reshape(B, 1, D) + bias[2 * D :])
         return out
 
 
@@ -245,9 +246,9 @@ class Block(nn.Module):
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
-    def first(self, x: Tensor) -> Tensor:
-        """Transform the first token alone, every token being present: (B, L, D) to (B, 1, D)."""
-        y = x[:, :1] + self.attn.first(self.norm1(x))
+    def first(self, x: Tensor, present: Tensor | None) -> Tensor:
+        """Transform the first token alone: (B, L, D) to (B, 1, D)."""
+        y = x[:, :1] + self.attn.first(self.norm1(x), present)
         z: Tensor = y + self.mlp(self.norm2(y))
         return z
 
@@ -292,7 +293,7 @@ class SpatialEncoder(nn.Module):
             x = block(x, layout, present)
         assert isinstance(last, Block)
         # In training every parameter stays in the graph.
-        whole = kept or present is not None or torch.is_grad_enabled()
-        x = last(x, layout, present) if whole else last.first(x)
+        whole = kept or torch.is_grad_enabled()
+        x = last(x, layout, present) if whole else last.first(x, present)
         x = self.predictor_norm(x)
         return x[:, 0], x[:, 1:]

@@ -32,6 +32,19 @@ DATASET = (
 )  # fmt: skip
 """Where examples come from, beside imagery of one's own."""
 
+LABELLED = (
+    *DATASET,
+    Flag(
+        "--whole-places", bool,
+        "Learn which classes a place of a dataset holds, any number of them (multi-label).",
+        default=False,
+    ),
+)  # fmt: skip
+"""The same where labels are learned from."""
+
+_PLACE = 6
+"""Patches along a place that is labelled as one, where places are cut out: 60 m, as TreeSatAI."""
+
 DRAWS = (
     Flag("--side", Count, "Patches along a training window.", "N"),
     Flag("--batch", int, "Windows a batch.", "N", 8),
@@ -153,7 +166,7 @@ def open_part(
     """Open a part of a dataset.
 
     Args:
-        given: Flags of `DATASET`.
+        given: Flags of `DATASET`, or of `LABELLED`.
         split: Official part, or None.
         folds: Folds, with commas, or None.
         side: Patches along a training window, or None.
@@ -169,8 +182,9 @@ def open_part(
     if root is None:
         raise JobError(f"--dataset {name}: give the folder it lies in with --root")
     place = _typed(given["place"], int)
-    if place is None and name == "scenes":
-        place = 2 * (side or 12)  # windows are drawn anywhere in a place
+    whole = bool(given.get("whole_places"))
+    if place is None and name == "scenes":  # windows are drawn anywhere in a place
+        place = (side or _PLACE) if whole else 2 * (side or 12)
     names = comma_list(given["modalities"])
     return open_dataset(
         name,
@@ -178,7 +192,11 @@ def open_part(
         split=split,
         folds=comma_list(folds),
         modalities=names,
-        options=Options(side=place, patch_m=_typed(given["patch"], float)),
+        options=Options(
+            side=place,
+            patch_m=_typed(given["patch"], float),
+            task="multilabel" if whole else None,
+        ),
     )
 
 

@@ -129,6 +129,8 @@ def open_examples(wish: Wish, start: str | None, kind: Kind) -> tuple[Examples, 
     assert side is None or isinstance(side, int)
     given = wish.dataset
     if given["dataset"] is None:
+        if given["whole_places"]:
+            raise JobError("--whole-places is about --dataset, which is missing")
         if not inputs or wish.ground.labels is None:
             raise JobError(
                 "nothing to learn from: give imagery (--aerial, --s2, --s1 …) with --labels, or "

@@ -9,7 +9,7 @@ from omnisat_cli.cli.console import set_up_logging
 from omnisat_cli.cli.flags import Given, with_flags
 from omnisat_cli.cli.guard import stoppable
 from omnisat_cli.cli.imagery import Imagery, with_imagery
-from omnisat_cli.cli.learning_options import BUDGET, DATASET, DRAWS
+from omnisat_cli.cli.learning_options import BUDGET, DRAWS, LABELLED
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose
 
 
@@ -19,7 +19,7 @@ def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.Op
 
 
 @with_imagery
-@with_flags("dataset", DATASET)
+@with_flags("dataset", LABELLED)
 @with_flags("draws", DRAWS)
 @with_flags("budget", BUDGET)
 def train(

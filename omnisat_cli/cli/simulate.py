@@ -1,5 +1,6 @@
 """`omnisat simulate`: a synthetic scene with its truth."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,13 @@ import typer
 
 from omnisat_cli.cli.console import say, set_up_logging
 from omnisat_cli.cli.options import Verbose
+
+
+class Happening(StrEnum):
+    """What may happen in the year of the series."""
+
+    FLOOD = "flood"
+    CLEARING = "clearing"
 
 
 def simulate(
@@ -23,6 +31,10 @@ def simulate(
         float, typer.Option("--aerial-gsd", help="Pixel of the aerial image, metres: 0.2 to 1.")
     ] = 0.5,
     year: Annotated[int, typer.Option(help="Year of the series.")] = 2023,
+    event: Annotated[
+        Happening | None,
+        typer.Option(help="What happens in that year, and what the labels then show."),
+    ] = None,
     aerial_gap: Annotated[
         str,
         typer.Option(metavar="SIDE:PERCENT", help="Strip without aerial image, as east:20."),
@@ -38,10 +50,12 @@ def simulate(
     """Make synthetic farmland: aerial image, Sentinel-1 and -2 series, labels and parcels.
 
     The same seed gives the same files. Nothing in them is real. Several worlds beside each other
-    are the dataset `scenes` of `omnisat train` and `evaluate`.
+    are the dataset `scenes` of `omnisat train` and `evaluate`. With an --event there are series and
+    its labels alone: water on the last dates (flood), forest kept and lost (clearing).
     """
     set_up_logging(verbose, quiet=False)
     from omnisat_cli.learning.simulate import SceneSpec
+    from omnisat_cli.learning.simulate.events import staged
     from omnisat_cli.learning.simulate.files import (
         Layout,
         read_gap,
@@ -53,7 +67,10 @@ def simulate(
     layout = Layout(
         read_gap(aerial_gap) if aerial_gap else None, read_gap(s1_gap) if s1_gap else None
     )
-    specs = [SceneSpec(seed + k, side_m, side_m, aerial_gsd, year) for k in range(count)]
+    specs = [
+        staged(SceneSpec(seed + k, side_m, side_m, aerial_gsd, year, event=event and event.value))
+        for k in range(count)
+    ]
     folders = [out / str(spec.seed) for spec in specs] if count > 1 else [out]
     if not overwrite:
         for folder in folders:
@@ -65,4 +82,7 @@ def simulate(
             f"{folder}: {size_km:g} km × {size_km:g} km of world {spec.seed}, "
             f"upper left {left}, {top}"
         )
-    say("  aerial.tif, s2.nc, s1.nc, and the truth: labels.tif, parcels.gpkg; aoi.geojson")
+    if event:
+        say("  s2.nc, s1.nc, and the truth: labels.tif with legend.json; aoi.geojson")
+    else:
+        say("  aerial.tif, s2.nc, s1.nc, and the truth: labels.tif, parcels.gpkg; aoi.geojson")

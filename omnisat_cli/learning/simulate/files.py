@@ -2,7 +2,8 @@
 
 `aerial.tif` (RGB + NIR), `s2.nc` and `s1.nc` (one variable a band, as odc-stac and rioxarray write
 them), `labels.tif` and `parcels.gpkg` (the truth) and `aoi.geojson` (with the CRS member that QGIS
-writes). Everything is written tile by tile, so a scene may be larger than the memory.
+writes). Everything is written tile by tile, so a scene may be larger than the memory. A scene with
+an event has no aerial image and no parcels, and its own classes, which `legend.json` names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass
+from shutil import copyfile
 from typing import TYPE_CHECKING, Literal
 
 import geopandas as gpd
@@ -23,6 +25,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from omnisat_cli.errors import JobError, OutputExistsError
+from omnisat_cli.learning.simulate.events import EVENTS, staged
 from omnisat_cli.learning.simulate.fields import Pixels
 from omnisat_cli.learning.simulate.landscape import transform
 from omnisat_cli.learning.simulate.legend import sim_legend
@@ -40,11 +43,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from omnisat_cli.learning.simulate.values import Scene
+    from omnisat_cli.outputs.legend import Legend
 
 FILES = (
     *("aerial.tif", "s2.nc", "s1.nc", "labels.tif", "labels.tif.aux.xml", "labels.qml"),
     *("parcels.gpkg", "aoi.geojson"),
 )
+LEGEND = "legend.json"
+"""Classes of the truth, where they are those of an event."""
 _BLOCK = 256
 _QUALITY = 88
 _DB_STEP = 0.02
@@ -120,6 +126,7 @@ def write_scene(scene: Scene, folder: Path, layout: Layout | None = None) -> Non
 
 def write_simulation(spec: SceneSpec, folder: Path, layout: Layout | None = None) -> None:
     """Simulate a scene of any size and write it; memory depends on its tiles, not on its size."""
+    spec = staged(spec)
     side = 2560 if spec.aerial_gsd >= 0.4 else 1280  # whole blocks of every file
     write_scenes(spec, simulate_tiles(spec, side), folder, layout)
 
@@ -130,7 +137,7 @@ def refuse_existing(folder: Path) -> None:
     Raises:
         OutputExistsError: If one of `FILES` is there.
     """
-    there = [name for name in FILES if (folder / name).exists()]
+    there = [name for name in (*FILES, LEGEND) if (folder / name).exists()]
     if there:
         raise OutputExistsError(
             f"{folder} holds {', '.join(there)} already; choose another folder or add --overwrite"
@@ -147,10 +154,15 @@ def write_scenes(
         pieces: Scenes that tile it.
         folder: Made if missing.
         layout: Gaps.
+
+    Raises:
+        JobError: If a gap is wanted in an aerial image that a scene with an event lacks.
     """
     layout = layout or Layout()
+    if spec.event and layout.aerial_gap:
+        raise JobError(f"a scene with a {spec.event} has no aerial image that could have a gap")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
+    for name in (*FILES, LEGEND):
         (folder / name).unlink(missing_ok=True)
     parcels: dict[int, list[tuple[int, shapely.Geometry]]] = {}
     with ExitStack() as stack:
@@ -161,9 +173,13 @@ def write_scenes(
             _put(files, piece)
             for parcel in piece.parcels:
                 parcels.setdefault(parcel.id, []).append((parcel.class_code, parcel.geometry))
-    _write_parcels(parcels, folder / "parcels.gpkg")
     _write_aoi(spec.frame, folder / "aoi.geojson")
-    categories = [Category(c.code, c.name_en, c.rgb) for c in sim_legend().classes]
+    event = EVENTS[spec.event]
+    if spec.event:
+        copyfile(event.legend_file, folder / LEGEND)
+    else:
+        _write_parcels(parcels, folder / "parcels.gpkg")
+    categories = [Category(c.code, c.name_en, c.rgb) for c in event.legend().classes]
     (folder / "labels.tif.aux.xml").write_bytes(aux_xml(categories, "class"))
     (folder / "labels.qml").write_bytes(qml(categories))
 
@@ -173,7 +189,7 @@ class _Files:
     """Open files of a scene."""
 
     frame: Frame
-    aerial: rasterio.io.DatasetWriter
+    aerial: rasterio.io.DatasetWriter | None
     aerial_frame: Frame
     labels: rasterio.io.DatasetWriter
     s2: h5netcdf.File
@@ -189,11 +205,12 @@ def _open(spec: SceneSpec, first: Scene, folder: Path, layout: Layout, stack: Ex
     _start_s2(s2)
     _start_cube(s1, frame, first.s1_dates, "Simulated Sentinel-1 GRD backscatter")
     _start_s1(s1, first.s1_orbit)
+    aerial = None if spec.event else _open_aerial(spec, first, seen, folder / "aerial.tif")
     return _Files(
         frame=frame,
-        aerial=stack.enter_context(_open_aerial(spec, first, seen, folder / "aerial.tif")),
+        aerial=aerial and stack.enter_context(aerial),
         aerial_frame=seen,
-        labels=stack.enter_context(_open_labels(frame, folder / "labels.tif")),
+        labels=stack.enter_context(_open_labels(frame, first.legend, folder / "labels.tif")),
         s2=s2,
         s1=s1,
         s1_frame=layout.s1_gap.seen(frame) if layout.s1_gap else frame,
@@ -233,8 +250,7 @@ def _open_aerial(
     return target
 
 
-def _open_labels(frame: Frame, path: Path) -> rasterio.io.DatasetWriter:
-    legend = sim_legend()
+def _open_labels(frame: Frame, legend: Legend, path: Path) -> rasterio.io.DatasetWriter:
     target = rasterio.open(
         path,
         "w",
@@ -349,11 +365,12 @@ def _put(files: _Files, piece: Scene) -> None:
     for index, name in enumerate(("VV", "VH")):
         files.s1[name][:, rows, cols] = stored[:, index]
     files.labels.write(piece.truth, 1, window=Window.from_slices(*_place(files.frame, frame, 1)))
-    _put_aerial(files, piece)
+    if files.aerial is not None:
+        _put_aerial(files.aerial, files.aerial_frame, piece)
 
 
-def _put_aerial(files: _Files, piece: Scene) -> None:
-    frame, seen = piece.spec.frame, files.aerial_frame
+def _put_aerial(target: rasterio.io.DatasetWriter, seen: Frame, piece: Scene) -> None:
+    frame = piece.spec.frame
     left, top = max(frame.left, seen.left), min(frame.top, seen.top)
     right = min(frame.left + frame.width, seen.left + seen.width)
     bottom = max(frame.top - frame.height, seen.top - seen.height)
@@ -362,7 +379,7 @@ def _put_aerial(files: _Files, piece: Scene) -> None:
     common = Frame(left, top, right - left, top - bottom)
     rows, cols = _place(frame, common, piece.gsd)
     window = Window.from_slices(*_place(seen, common, piece.gsd))
-    files.aerial.write(piece.aerial[:, rows, cols], window=window)
+    target.write(piece.aerial[:, rows, cols], window=window)
 
 
 def _place(outer: Frame, inner: Frame, gsd: float) -> tuple[slice, slice]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from omnisat_cli.learning.simulate.aerial import SHADOW_MARGIN_M, Flight, flight_sun, photograph
+from omnisat_cli.learning.simulate.event import Ground
+from omnisat_cli.learning.simulate.events import EVENTS, staged
 from omnisat_cli.learning.simulate.fields import Pixels
 from omnisat_cli.learning.simulate.landscape import Landscape, landscape, parcels_of
-from omnisat_cli.learning.simulate.legend import sim_legend
 from omnisat_cli.learning.simulate.phenology import calendar, canopy
 from omnisat_cli.learning.simulate.sentinel1 import backscatter, observe_radar
 from omnisat_cli.learning.simulate.sentinel2 import Shares, clear_series, observe, shares
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from types import EllipsisType
 
     from numpy.typing import NDArray
+
+    from omnisat_cli.learning.simulate.event import Event
 
 _TILE_M = 1000
 """Side of the tiles a scene is rendered in: bounds the memory beside the result."""
@@ -64,6 +67,7 @@ def simulate(spec: SceneSpec) -> Scene:
 
     The same `spec` gives the same scene, and two windows of one seed agree where they overlap.
     """
+    spec = staged(spec)
     return _make(spec, spec.frame)
 
 
@@ -86,15 +90,14 @@ def simulate_tiles(spec: SceneSpec, side_m: int) -> Iterator[Scene]:
 
 def _make(spec: SceneSpec, numbered: Frame) -> Scene:
     """Make a scene whose parcels are numbered as in the frame `numbered`."""
-    year = _Year(
-        optical_year(spec.seed, spec.year),
-        radar_year(spec.seed, spec.year),
-        flight_day(spec.seed, spec.year),
-    )
+    event = EVENTS[spec.event]
+    radar = radar_year(spec.seed, spec.year)
+    optical = event.weather(optical_year(spec.seed, spec.year), radar)
+    year = _Year(optical, radar, flight_day(spec.seed, spec.year))
     whole = _empty(spec, year)
     for tile in spec.frame.tiles(_TILE_M):
         _paste(spec, whole, tile, _render(spec, tile, year, numbered))
-    land = landscape(spec.seed, spec.frame, numbered)
+    parcels = () if spec.event else parcels_of(landscape(spec.seed, spec.frame, numbered))
     shown = set(np.unique(whole.parcel_ids).tolist())
     return Scene(
         spec=spec,
@@ -109,17 +112,18 @@ def _make(spec: SceneSpec, numbered: Frame) -> Scene:
         s1_orbit=np.where(year.radar.ascending, "ascending", "descending"),
         truth=whole.truth,
         parcel_ids=whole.parcel_ids,
-        parcels=tuple(parcel for parcel in parcels_of(land) if parcel.id in shown),
-        legend=sim_legend(),
+        parcels=tuple(parcel for parcel in parcels if parcel.id in shown),
+        legend=event.legend(),
     )
 
 
 def _empty(spec: SceneSpec, year: _Year) -> _Rasters:
     cells = spec.height_m // CELL_M, spec.width_m // CELL_M
     metres = spec.height_m, spec.width_m
+    photo = (0, 0) if spec.event else Pixels(spec.frame, spec.aerial_gsd).shape
     optical, radar = len(year.optical.dates), len(year.radar.dates)
     return _Rasters(
-        aerial=np.zeros((4, *Pixels(spec.frame, spec.aerial_gsd).shape), np.uint8),
+        aerial=np.zeros((4, *photo), np.uint8),
         s2=np.zeros((optical, 10, *cells), np.uint16),
         scl=np.zeros((optical, *cells), np.uint8),
         s1=np.zeros((radar, 2, *cells), np.float32),
@@ -130,7 +134,7 @@ def _empty(spec: SceneSpec, year: _Year) -> _Rasters:
 
 def _paste(spec: SceneSpec, whole: _Rasters, tile: Frame, part: _Rasters) -> None:
     for target, source, gsd in (
-        (whole.aerial, part.aerial, spec.aerial_gsd),
+        *(() if spec.event else ((whole.aerial, part.aerial, spec.aerial_gsd),)),
         (whole.s2, part.s2, CELL_M),
         (whole.scl, part.scl, CELL_M),
         (whole.s1, part.s1, CELL_M),
@@ -151,38 +155,39 @@ def _render(spec: SceneSpec, tile: Frame, year: _Year, numbered: Frame) -> _Rast
     """Render one tile with a margin, and cut the margin off."""
     around = tile.expanded(_MARGIN_M).snapped(2 * CELL_M)
     land = landscape(spec.seed, around, numbered)
-    painted = land.painted(Pixels(around, 1.0))
-    cells = Pixels(around, CELL_M)
-    parts = shares(painted, cells, len(land.cover))
-    crop = _inside(around, tile, CELL_M)
-    s2, scl = _optical(spec, land, parts, year.optical)
-    s1 = _radar(spec, land, parts, year.radar)
-    metre = _inside(around, tile, 1)
+    metres, cells = Pixels(around, 1.0), Pixels(around, CELL_M)
+    ground = Ground(spec.seed, land, land.painted(metres), metres)
+    event = EVENTS[spec.event].strike(ground, year.optical, year.radar)
+    parts = shares(event.painted, cells, len(event.land.cover))
+    crop, metre = _inside(around, tile, CELL_M), _inside(around, tile, 1)
+    s2, scl = _optical(spec, event, parts, year.optical)
+    s1 = _radar(spec, event, parts, year.radar)
     return _Rasters(
-        aerial=_aerial(spec, land, tile, year),
+        aerial=np.zeros((4, 0, 0), np.uint8) if spec.event else _aerial(spec, land, tile, year),
         s2=s2[crop],
         scl=scl[crop],
         s1=s1[crop],
-        truth=land.classes[painted][metre],
-        parcel_ids=land.parcel[painted][metre],
+        truth=event.truth(scl, year.optical.days)[metre],
+        parcel_ids=event.land.parcel[event.painted][metre],
     )
 
 
 def _optical(
-    spec: SceneSpec, land: Landscape, parts: Shares, year: Optical
+    spec: SceneSpec, event: Event, parts: Shares, year: Optical
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    state = canopy(spec.seed, land, calendar(spec.seed, land), year.days)
+    land = event.land
+    state = event.canopy(canopy(spec.seed, land, calendar(spec.seed, land), year.days), year.days)
     wetness = moisture(spec.seed, spec.year, year.days)
-    clear = clear_series(spec.seed, parts, reflectance(spec.seed, land, state, wetness))
-    return observe(spec.seed, land, parts, clear, year)
+    spectra = event.spectra(reflectance(spec.seed, land, state, wetness), year.days)
+    return observe(spec.seed, land, parts, clear_series(spec.seed, parts, spectra), year)
 
 
-def _radar(spec: SceneSpec, land: Landscape, parts: Shares, year: Radar) -> NDArray[np.float32]:
-    dates = calendar(spec.seed, land)
-    state = canopy(spec.seed, land, dates, year.days)
+def _radar(spec: SceneSpec, event: Event, parts: Shares, year: Radar) -> NDArray[np.float32]:
+    land, dates = event.land, calendar(spec.seed, event.land)
+    state = event.canopy(canopy(spec.seed, land, dates, year.days), year.days)
     wetness = moisture(spec.seed, spec.year, year.days)
     level = backscatter(spec.seed, land, dates, state, year, wetness)
-    return observe_radar(spec.seed, parts, level, year)
+    return observe_radar(spec.seed, parts, event.backscatter(level, year.days, wetness), year)
 
 
 def _aerial(spec: SceneSpec, land: Landscape, tile: Frame, year: _Year) -> NDArray[np.uint8]:

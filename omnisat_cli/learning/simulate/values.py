@@ -21,6 +21,11 @@ CRS = "EPSG:2154"
 CELL_M = 10
 """Side of a Sentinel pixel."""
 
+_STEP_M = 40
+"""Frames that are moved begin at multiples of this: whole patches of 10, 20 and 40 m."""
+
+EVENT_NAMES = ("flood", "clearing")
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -49,6 +54,12 @@ class Frame:
         right, top = -(-right // step) * step, -(-top // step) * step
         return Frame(left, top, right - left, top - bottom)
 
+    def centred(self, x: float, y: float) -> Frame:
+        """Move the middle to about (x, y)."""
+        left = round((x - self.width / 2) / _STEP_M) * _STEP_M
+        top = round((y + self.height / 2) / _STEP_M) * _STEP_M
+        return Frame(left, top, self.width, self.height)
+
     def tiles(self, side: int) -> list[Frame]:
         """Cut into frames of at most `side` metres, counted from the upper left corner."""
         return [
@@ -74,6 +85,7 @@ class SceneSpec:
         aerial_gsd: Pixel of the aerial image, 0.2 to 1 m, dividing 10 m.
         year: Calendar year of the series.
         origin: (left, top) in EPSG:2154, multiples of 10 m; None lets the seed choose.
+        event: What happens in the year, of `EVENT_NAMES`; None = nothing beyond farming.
     """
 
     seed: int
@@ -82,10 +94,13 @@ class SceneSpec:
     aerial_gsd: float = 0.5
     year: int = 2023
     origin: tuple[int, int] | None = None
+    event: str | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise JobError(f"the seed must be 0 or more, got {self.seed}")
+        if self.event not in (None, *EVENT_NAMES):
+            raise JobError(f"no event {self.event!r}; there are {', '.join(EVENT_NAMES)}")
         for name in ("width_m", "height_m"):
             side = getattr(self, name)
             if side <= 0 or side % CELL_M:
@@ -136,7 +151,7 @@ class Scene:
     Attributes:
         spec: What was asked.
         origin: (left, top) in `crs`.
-        aerial: (4, H, W) uint8, R G B NIR.
+        aerial: (4, H, W) uint8, R G B NIR; (4, 0, 0) with an event, which the series show.
         aerial_date: Day of the flight.
         s2: (T, 10, h, w) uint16 reflectance × 10 000, bands as in `modality.S2_BANDS`; ≥ 1.
         s2_dates: (T,) datetime64[D], strictly ascending.
@@ -144,9 +159,9 @@ class Scene:
         s1: (T, 2, h, w) float32 dB, VV VH.
         s1_dates: (T,) datetime64[D], strictly ascending.
         s1_orbit: (T,) "ascending" or "descending".
-        truth: (M, N) uint8 class codes at 1 m.
+        truth: (M, N) uint8 class codes at 1 m, 255 = not labelled.
         parcel_ids: (M, N) int32 at 1 m, 0 = no parcel.
-        parcels: Parcels that show in the scene, by id.
+        parcels: Parcels that show in the scene, by id; none with an event.
         legend: Names and colours of the classes.
         crs: "EPSG:2154".
     """

@@ -12,14 +12,10 @@ import torch
 from places import SIDE, Places
 
 from omnisat_cli.errors import CheckpointError, JobError, SourceError
+from omnisat_cli.learning.training.design_anysat import design_sensor
 from omnisat_cli.learning.training.lesson import FitSpec
 from omnisat_cli.learning.training.mixing import Member, Mixture, Part, pooled_cards, read_mixture
-from omnisat_cli.learning.training.pretrain_anysat import (
-    JepaJob,
-    design_sensor,
-    pretrain_anysat,
-    view_of,
-)
+from omnisat_cli.learning.training.pretrain_anysat import JepaJob, pretrain_anysat, view_of
 from omnisat_cli.networks.anysat_config import SENSORS
 from omnisat_cli.networks.anysat_pretraining import JepaConfig
 from omnisat_cli.networks.table import build_network

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from omnisat_cli.errors import CheckpointError, Exit, JobError, ResumeError, SecurityError
 from omnisat_cli.learning.training.checkpoint import load_checkpoint, save_checkpoint
+from omnisat_cli.learning.training.ledger import LAST
 from omnisat_cli.learning.training.lesson import FitSpec, Lesson, LossError, Unwatched
-from omnisat_cli.learning.training.trainer import BEST, LAST, fit
+from omnisat_cli.learning.training.trainer import BEST, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

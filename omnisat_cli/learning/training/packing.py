@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from omnisat_cli.errors import OutputExistsError
-from omnisat_cli.learning.training.trainer import LOG
+from omnisat_cli.learning.training.ledger import LOG
 from omnisat_cli.outputs import disk
 from omnisat_cli.outputs.lock import Lock
 from omnisat_cli.outputs.run import staging_folder

@@ -28,7 +28,7 @@ from omnisat_cli.errors import JobError, SecurityError, SourceError
 from omnisat_cli.learning.datasets.layout import need, number_groups, read_lines
 from omnisat_cli.learning.datasets.legends import dataset_legend
 from omnisat_cli.learning.datasets.series import as_series
-from omnisat_cli.learning.datasets.windows import cut_of, slices_of
+from omnisat_cli.learning.datasets.windows import Windows, cut_of, slices_of
 from omnisat_cli.learning.examples import Channel, Example, Task
 from omnisat_cli.modality import S1_BANDS
 from omnisat_cli.sources.values import Sample, Series
@@ -75,21 +75,17 @@ class ForestLossExamples:
     legend: Legend = field(default_factory=lambda: dataset_legend("bradd-s1ts-2"), repr=False)
 
     @property
-    def _patches(self) -> int:
-        return round(_SIDE_PX * _PIXEL_M / self.patch_m)
-
-    @property
-    def _each(self) -> int:
-        return self.cut.count(self._patches, self._patches)
+    def _windows(self) -> Windows[tuple[str, str]]:
+        return Windows(self.files, round(_SIDE_PX * _PIXEL_M / self.patch_m), self.cut)
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return len(self.files) * self._each
+        return len(self._windows)
 
     @property
     def groups(self) -> NDArray[np.int64]:
         """(N,) number of the alert of each window."""
-        return np.repeat(number_groups(alert for _, alert in self.files), self._each)
+        return np.repeat(number_groups(alert for _, alert in self.files), self._windows.each)
 
     def example(self, index: int) -> Example:
         """Read one window.
@@ -136,11 +132,8 @@ class ForestLossExamples:
         return Example(Sample(window), classes=changed[area].astype(np.uint8))
 
     def _place(self, index: int) -> tuple[Path, Window]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        which, inside = divmod(index, self._each)
-        path = self.root / "Samples" / self.files[which][0]
-        return path, self.cut.window(self._patches, self._patches, inside)
+        (file, _), window = self._windows.place(index)
+        return self.root / "Samples" / file, window
 
 
 def open_examples(request: Request) -> ForestLossExamples:

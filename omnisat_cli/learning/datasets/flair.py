@@ -45,7 +45,7 @@ from omnisat_cli.learning.datasets.layout import (
     read_npy,
 )
 from omnisat_cli.learning.datasets.series import as_series
-from omnisat_cli.learning.datasets.windows import slices_of
+from omnisat_cli.learning.datasets.windows import Windows, slices_of
 from omnisat_cli.learning.examples import Channel, Example, Examples, Task
 from omnisat_cli.modality import MODALITIES, S2_BANDS
 from omnisat_cli.sources.values import Image, Sample, Series
@@ -106,17 +106,17 @@ class FlairExamples:
     patch_m: float = PATCH_M
 
     @property
-    def _each(self) -> int:
-        return self.cut.count(SIDE, SIDE)
+    def _windows(self) -> Windows[_Patch]:
+        return Windows(self.patches, SIDE, self.cut)
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return len(self.patches) * self._each
+        return len(self._windows)
 
     @property
     def groups(self) -> NDArray[np.int64]:
         """(N,) number of the domain of each window."""
-        return np.repeat(number_groups(patch.domain for patch in self.patches), self._each)
+        return np.repeat(number_groups(patch.domain for patch in self.patches), self._windows.each)
 
     def example(self, index: int) -> Example:
         """Read one window.
@@ -124,7 +124,7 @@ class FlairExamples:
         Raises:
             SourceError: If a file of its patch is missing or damaged.
         """
-        patch, window = self._place(index)
+        patch, window = self._windows.place(index)
         data: dict[str, Image | Series] = {}
         for channel in self.channels:
             if channel.name == "s2":
@@ -140,19 +140,13 @@ class FlairExamples:
         Raises:
             SourceError: If the mask of its patch is missing or damaged.
         """
-        patch, window = self._place(index)
+        patch, window = self._windows.place(index)
         path = patch.folder(self.root, "labels", "msk") / f"MSK_{patch.number}.tif"
         merged = {} if 19 in self.legend.codes else dict.fromkeys(range(14, 20), 13)
         classes = read_mask(path, self.legend, merged)
         if self.task == "multilabel":
             return Example(Sample(window), tags=tags_of(classes, self.legend))
         return Example(Sample(window), classes=classes[centre(window)].copy())
-
-    def _place(self, index: int) -> tuple[_Patch, Window]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        which, inside = divmod(index, self._each)
-        return self.patches[which], self.cut.window(SIDE, SIDE, inside)
 
     def _read_series(self, patch: _Patch, window: Window) -> Series:
         folder = patch.folder(self.root, "sen", "sen")

@@ -44,7 +44,7 @@ from omnisat_cli.learning.datasets.flair_patch import (
 )
 from omnisat_cli.learning.datasets.layout import need, number_groups, parse_days, read_raster
 from omnisat_cli.learning.datasets.series import as_series
-from omnisat_cli.learning.datasets.windows import slices_of
+from omnisat_cli.learning.datasets.windows import Windows, slices_of
 from omnisat_cli.learning.examples import UNLABELLED, Channel, Example, Task
 from omnisat_cli.modality import RGB_NIR, S1_BANDS, S2_BANDS
 from omnisat_cli.sources.values import Image, Sample, Series
@@ -125,17 +125,19 @@ class FlairHubExamples:
     patch_m: float = PATCH_M
 
     @property
-    def _each(self) -> int:
-        return self.cut.count(SIDE, SIDE)
+    def _windows(self) -> Windows[str]:
+        return Windows(self.patches, SIDE, self.cut)
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return len(self.patches) * self._each
+        return len(self._windows)
 
     @property
     def groups(self) -> NDArray[np.int64]:
         """(N,) number of the domain of each window."""
-        return np.repeat(number_groups(_domain(patch) for patch in self.patches), self._each)
+        return np.repeat(
+            number_groups(_domain(patch) for patch in self.patches), self._windows.each
+        )
 
     def example(self, index: int) -> Example:
         """Read one window.
@@ -143,7 +145,7 @@ class FlairHubExamples:
         Raises:
             SourceError: If a file of its patch is missing or damaged.
         """
-        patch, window = self._place(index)
+        patch, window = self._windows.place(index)
         data: dict[str, Image | Series] = {}
         for channel in self.channels:
             if channel.name == "aerial":
@@ -159,18 +161,12 @@ class FlairHubExamples:
         Raises:
             SourceError: If the labels of its patch are missing or damaged.
         """
-        patch, window = self._place(index)
+        patch, window = self._windows.place(index)
         merged = dict.fromkeys(range(15, 19), UNLABELLED) if self.label == LAND else {}
         classes = read_mask(self.root / patch, self.legend, merged)
         if self.task == "multilabel":
             return Example(Sample(window), tags=tags_of(classes, self.legend))
         return Example(Sample(window), classes=classes[centre(window)].copy())
-
-    def _place(self, index: int) -> tuple[str, Window]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        which, inside = divmod(index, self._each)
-        return self.patches[which], self.cut.window(SIDE, SIDE, inside)
 
     def _file(self, patch: str, folder: str) -> Path:
         return self.root / patch.replace(self.label, folder)

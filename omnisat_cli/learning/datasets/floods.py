@@ -32,7 +32,7 @@ from omnisat_cli.learning.datasets.layout import (
 )
 from omnisat_cli.learning.datasets.legends import dataset_legend
 from omnisat_cli.learning.datasets.series import as_series
-from omnisat_cli.learning.datasets.windows import cut_of, slices_of
+from omnisat_cli.learning.datasets.windows import Windows, cut_of, slices_of
 from omnisat_cli.learning.examples import UNLABELLED, Channel, Example, Task
 from omnisat_cli.modality import S1_BANDS, S2_BANDS
 from omnisat_cli.sources.values import Sample, Series
@@ -88,21 +88,17 @@ class FloodExamples:
     legend: Legend = field(default_factory=lambda: dataset_legend("sen1floods11-2"), repr=False)
 
     @property
-    def _patches(self) -> int:
-        return round(_SIDE_PX * _PIXEL_M / self.patch_m)
-
-    @property
-    def _each(self) -> int:
-        return self.cut.count(self._patches, self._patches)
+    def _windows(self) -> Windows[str]:
+        return Windows(self.chips, round(_SIDE_PX * _PIXEL_M / self.patch_m), self.cut)
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return len(self.chips) * self._each
+        return len(self._windows)
 
     @property
     def groups(self) -> NDArray[np.int64]:
         """(N,) number of the event of each window."""
-        return np.repeat(number_groups(_event(chip) for chip in self.chips), self._each)
+        return np.repeat(number_groups(_event(chip) for chip in self.chips), self._windows.each)
 
     def example(self, index: int) -> Example:
         """Read one window.
@@ -110,7 +106,7 @@ class FloodExamples:
         Raises:
             SourceError: If a file of its chip is missing or damaged.
         """
-        chip, window = self._place(index)
+        chip, window = self._windows.place(index)
         data = {channel.name: self._read(chip, channel.name, window) for channel in self.channels}
         return replace(self.labels(index), sample=Sample(window, dict(data)))
 
@@ -120,7 +116,7 @@ class FloodExamples:
         Raises:
             SourceError: If the label of its chip is missing or damaged.
         """
-        chip, window = self._place(index)
+        chip, window = self._windows.place(index)
         path = self._path(chip, "LabelHand")
         samples = ("int8", "int16", "int32", "float32")
         stored = read_raster(path, 1, samples, (_SIDE_PX, _SIDE_PX), self._area(window))[0]
@@ -142,12 +138,6 @@ class FloodExamples:
 
     def _area(self, window: Window) -> tuple[slice, slice]:
         return slices_of(window, round(self.patch_m / _PIXEL_M))
-
-    def _place(self, index: int) -> tuple[str, Window]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        which, inside = divmod(index, self._each)
-        return self.chips[which], self.cut.window(self._patches, self._patches, inside)
 
 
 def open_examples(request: Request) -> FloodExamples:

@@ -34,7 +34,7 @@ from omnisat_cli.learning.datasets.layout import (
     read_raster,
 )
 from omnisat_cli.learning.datasets.series import as_series
-from omnisat_cli.learning.datasets.windows import Cut, cut_of, slices_of
+from omnisat_cli.learning.datasets.windows import Cut, Windows, cut_of, slices_of
 from omnisat_cli.learning.examples import UNLABELLED, Channel, Example, Task
 from omnisat_cli.modality import S2_BANDS
 from omnisat_cli.outputs.legend import legend
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from omnisat_cli.geo.lattice import Window
     from omnisat_cli.learning.datasets.request import Request
     from omnisat_cli.outputs.legend import Legend
 
@@ -96,23 +95,19 @@ class PastisExamples:
     has_parcels: bool
 
     @property
-    def _patches(self) -> int:
-        """Patches along a tile."""
-        return round(_SIDE_PX * _PIXEL_M / self.patch_m)
-
-    @property
-    def _each(self) -> int:
-        """Windows of a tile."""
-        return self.cut.count(self._patches, self._patches)
+    def _windows(self) -> Windows[_Tile]:
+        return Windows(self.tiles, round(_SIDE_PX * _PIXEL_M / self.patch_m), self.cut)
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return len(self.tiles) * self._each
+        return len(self._windows)
 
     @property
     def groups(self) -> NDArray[np.int64]:
         """(N,) official fold of each window."""
-        return np.repeat([int(tile.fold) for tile in self.tiles], self._each).astype(np.int64)
+        return np.repeat([int(tile.fold) for tile in self.tiles], self._windows.each).astype(
+            np.int64
+        )
 
     def example(self, index: int) -> Example:
         """Read one window.
@@ -120,7 +115,7 @@ class PastisExamples:
         Raises:
             SourceError: If a file of its tile is missing or damaged.
         """
-        tile, window = self._place(index)
+        tile, window = self._windows.place(index)
         labels = self.labels(index)
         data: dict[str, Image | Series] = {}
         for channel in self.channels:
@@ -137,7 +132,7 @@ class PastisExamples:
         Raises:
             SourceError: If a file of its tile is missing or damaged.
         """
-        tile, window = self._place(index)
+        tile, window = self._windows.place(index)
         area = slices_of(window, round(self.patch_m / _PIXEL_M))
         path = self.root / "ANNOTATIONS" / f"TARGET_{tile.id}.npy"
         target = read_npy(path, (None, _SIDE_PX, _SIDE_PX), "iu")[0][area]
@@ -164,12 +159,6 @@ class PastisExamples:
             if path.exists():
                 stated[channel.name] = _read_norm(path, folds, len(channel.bands))
         return stated
-
-    def _place(self, index: int) -> tuple[_Tile, Window]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        which, inside = divmod(index, self._each)
-        return self.tiles[which], self.cut.window(self._patches, self._patches, inside)
 
     def _read_series(self, tile: _Tile, channel: Channel, area: tuple[slice, slice]) -> Series:
         key = _FILES[channel.name]

@@ -34,7 +34,7 @@ from omnisat_cli.learning.datasets.layout import need, read_lines, read_png, rea
 from omnisat_cli.learning.datasets.legends import dataset_legend
 from omnisat_cli.learning.datasets.scenes_csv import Calendar, read_calendar
 from omnisat_cli.learning.datasets.series import as_series
-from omnisat_cli.learning.datasets.windows import cut_of, slices_of
+from omnisat_cli.learning.datasets.windows import Windows, cut_of, slices_of
 from omnisat_cli.learning.examples import UNLABELLED, Channel, Example, Task
 from omnisat_cli.modality import RGB_NIR, S1_BANDS, S2_BANDS
 from omnisat_cli.sources.values import Image, Sample, Series
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from omnisat_cli.geo.lattice import Window
     from omnisat_cli.learning.datasets.request import Request
     from omnisat_cli.learning.datasets.windows import Cut
     from omnisat_cli.outputs.legend import Legend
@@ -88,23 +87,19 @@ class NaipExamples:
     legend: Legend = field(default_factory=lambda: dataset_legend("worldcover-11"), repr=False)
 
     @property
-    def _patches(self) -> int:
-        return round(_TILE_M / self.patch_m)
-
-    @property
-    def _each(self) -> int:
-        return self.cut.count(self._patches, self._patches)
+    def _windows(self) -> Windows[int]:
+        return Windows(range(len(self.tiles)), round(_TILE_M / self.patch_m), self.cut)
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return len(self.tiles) * self._each
+        return len(self._windows)
 
     @property
     def groups(self) -> NDArray[np.int64]:
         """(N,) number of the block of each window."""
         blocks = np.column_stack([self.tiles[:, 0], self.tiles[:, 1:] // _BLOCK])
         _, numbers = np.unique(blocks, axis=0, return_inverse=True)
-        return np.repeat(numbers.ravel().astype(np.int64), self._each)
+        return np.repeat(numbers.ravel().astype(np.int64), self._windows.each)
 
     def example(self, index: int) -> Example:
         """Read one window.
@@ -112,7 +107,7 @@ class NaipExamples:
         Raises:
             SourceError: If a file of its tile is missing or damaged.
         """
-        which, window = self._place(index)
+        which, window = self._windows.place(index)
         data: dict[str, Image | Series] = {}
         for channel in self.channels:
             area = slices_of(window, round(self.patch_m / channel.gsd))
@@ -132,7 +127,7 @@ class NaipExamples:
         Raises:
             SourceError: If they are damaged.
         """
-        which, window = self._place(index)
+        which, window = self._windows.place(index)
         path = self.root / "worldcover" / f"{_name(self.tiles[which])}.png"
         if not self.labelled or not path.exists():
             return Example(Sample(window))
@@ -148,12 +143,6 @@ class NaipExamples:
         path = self.root / "naip" / f"{_name(self.tiles[which])}.png"
         pixels = read_png(path, "RGBA", (_NAIP_PX, _NAIP_PX))[:, area[0], area[1]].copy()
         return Image(pixels, np.any(pixels != 0, axis=0, keepdims=True)[0])
-
-    def _place(self, index: int) -> tuple[int, Window]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        which, inside = divmod(index, self._each)
-        return which, self.cut.window(self._patches, self._patches, inside)
 
 
 def open_examples(request: Request) -> NaipExamples:

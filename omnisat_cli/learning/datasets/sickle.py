@@ -36,7 +36,7 @@ from omnisat_cli.learning.datasets.layout import (
 )
 from omnisat_cli.learning.datasets.legends import dataset_legend
 from omnisat_cli.learning.datasets.series import as_series
-from omnisat_cli.learning.datasets.windows import cut_of, slices_of
+from omnisat_cli.learning.datasets.windows import Windows, cut_of, slices_of
 from omnisat_cli.learning.examples import UNLABELLED, Channel, Example, Task
 from omnisat_cli.modality import S1_BANDS, S2_BANDS
 from omnisat_cli.sources.values import Sample, Series
@@ -104,21 +104,17 @@ class PaddyExamples:
     legend: Legend = field(default_factory=lambda: dataset_legend("sickle-2"), repr=False)
 
     @property
-    def _patches(self) -> int:
-        return round(_SIDE_PX * _PIXEL_M / self.patch_m)
-
-    @property
-    def _each(self) -> int:
-        return self.cut.count(self._patches, self._patches)
+    def _windows(self) -> Windows[_Plot]:
+        return Windows(self.plots, round(_SIDE_PX * _PIXEL_M / self.patch_m), self.cut)
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return len(self.plots) * self._each
+        return len(self._windows)
 
     @property
     def groups(self) -> NDArray[np.int64]:
         """(N,) number of the plot of each window."""
-        return np.repeat(number_groups(str(plot.plot) for plot in self.plots), self._each)
+        return np.repeat(number_groups(str(plot.plot) for plot in self.plots), self._windows.each)
 
     def example(self, index: int) -> Example:
         """Read one window.
@@ -126,7 +122,7 @@ class PaddyExamples:
         Raises:
             SourceError: If a file of its sample is missing or damaged.
         """
-        plot, window = self._place(index)
+        plot, window = self._windows.place(index)
         data = {}
         for channel in self.channels:
             series = self._read_series(plot, channel.name, window)
@@ -140,7 +136,7 @@ class PaddyExamples:
         Raises:
             SourceError: If the mask of its sample is missing or damaged.
         """
-        plot, window = self._place(index)
+        plot, window = self._windows.place(index)
         path = self.root / "masks" / "10m" / f"{plot.id}.tif"
         stored = read_raster(path, None, _SAMPLES, None)
         if len(stored) < 2:
@@ -173,12 +169,6 @@ class PaddyExamples:
             stack = np.where(stack == 0, np.nan, (stack * _GAIN + _OFFSET) * 10_000)
         rows, cols = slices_of(window, round(self.patch_m / _PIXEL_M))
         return as_series(stack[..., rows, cols], np.array(days))
-
-    def _place(self, index: int) -> tuple[_Plot, Window]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        which, inside = divmod(index, self._each)
-        return self.plots[which], self.cut.window(self._patches, self._patches, inside)
 
 
 def open_examples(request: Request) -> PaddyExamples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from omnisat_cli.geo.lattice import Window
 from omnisat_cli.sources.values import Image, Series
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+Place = TypeVar("Place")
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -38,6 +41,41 @@ class Cut:
         rows, cols = _starts(height, self), _starts(width, self)
         row, col = divmod(index, len(cols))
         return Window(rows[row], cols[col], self.side, self.side)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows(Generic[Place]):
+    """The windows of places that are squares of one size, place by place.
+
+    Attributes:
+        places: What is cut.
+        side: Patches along a place.
+        cut: How.
+    """
+
+    places: Sequence[Place]
+    side: int
+    cut: Cut
+
+    @property
+    def each(self) -> int:
+        """Windows of a place."""
+        return self.cut.count(self.side, self.side)
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return len(self.places) * self.each
+
+    def place(self, index: int) -> tuple[Place, Window]:
+        """Return a place and a window counted from its upper left patch.
+
+        Raises:
+            IndexError: If there is no such window.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        which, inside = divmod(index, self.each)
+        return self.places[which], self.cut.window(self.side, self.side, inside)
 
 
 def cut_of(side: int | None, stride: int | None, default: int) -> Cut:

@@ -7,46 +7,36 @@ import typer
 
 from omnisat_cli.cli import options as opt
 from omnisat_cli.cli.console import set_up_logging
-from omnisat_cli.cli.flags import AREA, Given, area_of, with_flags
+from omnisat_cli.cli.flags import AREA, COMPUTE, Given, area_of, execution_of, flag, with_flags
 from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.request import inputs_from
-from omnisat_cli.job import Execution, Job
-
-
-def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
-    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
-    return info
+from omnisat_cli.job import Job
 
 
 @with_flags("area", AREA)
+@with_flags("compute", COMPUTE)
 @with_imagery
 def embed(
     *,
     out: Annotated[
-        Path, _flag("Embeddings: .tif or .zarr.", "-o", "--out", "--output", metavar="FILE")
+        Path, flag("Embeddings: .tif or .zarr.", "-o", "--out", "--output", metavar="FILE")
     ],
     imagery: Imagery,
     dates: Annotated[
-        str | None, _flag("First and last day, or a file with one date a line.", metavar="A/B|FILE")
+        str | None, flag("First and last day, or a file with one date a line.", metavar="A/B|FILE")
     ] = None,
     model: Annotated[
-        str, _flag("Bundled model or folder of a pack.", "-m", "--model", metavar="MODEL")
+        str, flag("Bundled model or folder of a pack.", "-m", "--model", metavar="MODEL")
     ] = "omnisat-demo",
     patch_size: Annotated[
-        float | None, _flag("Side of a patch, where the model has several.", metavar="METRES")
+        float | None, flag("Side of a patch, where the model has several.", metavar="METRES")
     ] = None,
     area: Given,
     quantise: Annotated[
-        bool, _flag("Store 8-bit integers: a quarter of the space.", "--quantise")
+        bool, flag("Store 8-bit integers: a quarter of the space.", "--quantise")
     ] = False,
-    overwrite: Annotated[bool, _flag("Replace an existing file.", "--overwrite")] = False,
-    device: Annotated[str, _flag("auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
-    batch_size: Annotated[
-        int | None, _flag("Windows a batch; default: chosen.", metavar="N")
-    ] = None,
-    memory: Annotated[str, _flag("Bound on memory: MiB, or 2GB.", metavar="SIZE")] = "2048",
-    threads: Annotated[int | None, _flag("CPU threads; default: all cores.", metavar="N")] = None,
-    block: Annotated[float | None, _flag("Side of a block in metres.", metavar="METRES")] = None,
+    overwrite: Annotated[bool, flag("Replace an existing file.", "--overwrite")] = False,
+    compute: Given,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
     as_json: opt.AsJson = False,
@@ -69,11 +59,5 @@ def embed(
         dates=opt.date_range(dates),
         patch_m=patch_size,
     )
-    execution = Execution(
-        device=device,
-        batch=batch_size,
-        block_m=block,
-        memory_mb=opt.mebibytes(memory),
-        threads=threads,
-    )
+    execution = execution_of(compute)
     raise typer.Exit(show(run(job, execution, Wish(quantise, overwrite, quiet)), as_json=as_json))

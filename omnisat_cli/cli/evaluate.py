@@ -6,17 +6,12 @@ from typing import Annotated
 import typer
 
 from omnisat_cli.cli.console import set_up_logging
-from omnisat_cli.cli.flags import AREA, Given, area_of, with_flags
+from omnisat_cli.cli.flags import AREA, Given, area_of, flag, with_flags
 from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose, date_range
 from omnisat_cli.cli.request import inputs_from
 from omnisat_cli.errors import JobError
 from omnisat_cli.job import Execution
-
-
-def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
-    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
-    return info
 
 
 @with_flags("area", AREA)
@@ -28,14 +23,12 @@ def evaluate(
     *,
     imagery: Imagery,
     labels: Annotated[
-        Path | None, _flag("Label raster, or polygons or points with --field.", metavar="FILE")
+        Path | None, flag("Label raster, or polygons or points with --field.", metavar="FILE")
     ] = None,
-    field: Annotated[
-        str | None, _flag("Column of --labels with the class.", metavar="NAME")
-    ] = None,
+    field: Annotated[str | None, flag("Column of --labels with the class.", metavar="NAME")] = None,
     crosswalk: Annotated[
         str | None,
-        _flag(
+        flag(
             "How classes of the map meet those of the labels: pastis-20:rpg-28, or a CSV file "
             "with the columns map,label.",
             metavar="A:B|FILE",
@@ -43,60 +36,60 @@ def evaluate(
     ] = None,
     classes: Annotated[
         str | None,
-        _flag("Class table of the labels, as `train` takes it: CSV code,class.", metavar="FILE"),
+        flag("Class table of the labels, as `train` takes it: CSV code,class.", metavar="FILE"),
     ] = None,
     ignore: Annotated[
-        str | None, _flag("Values of the labels that are no labels.", metavar="V,V,...")
+        str | None, flag("Values of the labels that are no labels.", metavar="V,V,...")
     ] = None,
     legend: Annotated[
-        str | None, _flag("Names of the map's classes, if not its own.", metavar="ID|FILE")
+        str | None, flag("Names of the map's classes, if not its own.", metavar="ID|FILE")
     ] = None,
     model: Annotated[
-        str | None, _flag("Model to evaluate instead of a map.", "-m", "--model", metavar="MODEL")
+        str | None, flag("Model to evaluate instead of a map.", "-m", "--model", metavar="MODEL")
     ] = None,
     dataset: Annotated[
-        str | None, _flag("Dataset to evaluate the model on.", metavar="NAME")
+        str | None, flag("Dataset to evaluate the model on.", metavar="NAME")
     ] = None,
-    root: Annotated[Path | None, _flag("Folder of the dataset.", metavar="DIR")] = None,
-    split: Annotated[str | None, _flag("Part of the dataset.", metavar="NAME")] = None,
-    folds: Annotated[str | None, _flag("Folds of the dataset.", metavar="F,F,...")] = None,
+    root: Annotated[Path | None, flag("Folder of the dataset.", metavar="DIR")] = None,
+    split: Annotated[str | None, flag("Part of the dataset.", metavar="NAME")] = None,
+    folds: Annotated[str | None, flag("Folds of the dataset.", metavar="F,F,...")] = None,
     side: Annotated[
-        int | None, _flag("Patches along a place of the dataset; default: its own.", metavar="N")
+        int | None, flag("Patches along a place of the dataset; default: its own.", metavar="N")
     ] = None,
     subsets: Annotated[
         str | None,
-        _flag("Also with fewer modalities: all, each, or aerial+s2,s2.", metavar="LIST"),
+        flag("Also with fewer modalities: all, each, or aerial+s2,s2.", metavar="LIST"),
     ] = None,
     update_card: Annotated[
-        str | None, _flag("Write the figures into the model's card.", metavar="TESTSET")
+        str | None, flag("Write the figures into the model's card.", metavar="TESTSET")
     ] = None,
     parcels: Annotated[
-        Path | None, _flag("Predicted parcels to compare with --reference.", metavar="FILE")
+        Path | None, flag("Predicted parcels to compare with --reference.", metavar="FILE")
     ] = None,
     reference: Annotated[
         Path | None,
-        _flag("Reference parcels; --field names their class column.", metavar="FILE"),
+        flag("Reference parcels; --field names their class column.", metavar="FILE"),
     ] = None,
     void: Annotated[
-        str | None, _flag("Classes of --reference that are unknown ground.", metavar="V,V,...")
+        str | None, flag("Classes of --reference that are unknown ground.", metavar="V,V,...")
     ] = None,
     elsewhere_void: Annotated[
         bool,
-        _flag("Ground without reference parcels is unknown, not wrong.", "--elsewhere-void"),
+        flag("Ground without reference parcels is unknown, not wrong.", "--elsewhere-void"),
     ] = False,
     tolerance: Annotated[
-        float, _flag("Distance within which outlines of parcels agree.", metavar="METRES")
+        float, flag("Distance within which outlines of parcels agree.", metavar="METRES")
     ] = 3.0,
     dates: Annotated[
-        str | None, _flag("First and last day of --s2, --s1 …", metavar="A/B|FILE")
+        str | None, flag("First and last day of --s2, --s1 …", metavar="A/B|FILE")
     ] = None,
     area: Given,
     out: Annotated[
-        list[Path] | None, _flag("Report: .json, .csv or .html; repeatable.", "-o", "--out")
+        list[Path] | None, flag("Report: .json, .csv or .html; repeatable.", "-o", "--out")
     ] = None,
-    overwrite: Annotated[bool, _flag("Replace existing reports.", "--overwrite")] = False,
-    device: Annotated[str, _flag("auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
-    threads: Annotated[int | None, _flag("CPU threads; default: all cores.", metavar="N")] = None,
+    overwrite: Annotated[bool, flag("Replace existing reports.", "--overwrite")] = False,
+    device: Annotated[str, flag("auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
+    threads: Annotated[int | None, flag("CPU threads; default: all cores.", metavar="N")] = None,
     quiet: Quiet = False,
     verbose: Verbose = 0,
     as_json: AsJson = False,

@@ -8,7 +8,8 @@ from typing import Annotated, Protocol
 
 import typer
 
-from omnisat_cli.job import AreaRequest
+from omnisat_cli.cli.options import mebibytes
+from omnisat_cli.job import AreaRequest, Execution
 
 Given = Mapping[str, object]
 """Parameter to what was given, of one table."""
@@ -91,18 +92,33 @@ def with_flags(place: str, flags: Sequence[Declared]) -> Callable[..., Callable[
     return decorate
 
 
+def flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
+    """Describe a flag that one command alone has."""
+    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
+    return info
+
+
 _Box = tuple[float, float, float, float]
 
 AREA = (
     Flag("--aoi", str | None, "Area: GeoJSON, GeoPackage, Shapefile.", "PATH"),
     Flag("--aoi-crs", str | None, "CRS of --aoi.", "EPSG:N"),
     Flag("--bbox", _Box | None, "Area as a box.", "LEFT BOTTOM RIGHT TOP"),
-    Flag("--bbox-crs", str | None, "CRS of --bbox, if not that of the map.", "EPSG:N"),
+    Flag("--bbox-crs", str | None, "CRS of --bbox, if not that of the output.", "EPSG:N"),
     Flag(
-        "--crs", str | None, "CRS of the map; default: that of the finest input.", "EPSG:N"
+        "--crs", str | None, "CRS of the output; default: that of the finest input.", "EPSG:N"
     ),
 )  # fmt: skip
 """Where, of commands that run a model over an area."""
+
+COMPUTE = (
+    Flag("--device", str, "auto, cpu, cuda or cuda:N.", "DEVICE", "auto"),
+    Flag("--batch-size", int | None, "Windows a batch; default: chosen.", "N"),
+    Flag("--memory", str, "Bound on memory: MiB, or 2GB.", "SIZE", "2048"),
+    Flag("--threads", int | None, "CPU threads; default: all cores.", "N"),
+    Flag("--block", float | None, "Side of a block in metres.", "METRES"),
+)
+"""How, of commands that run a model over an area."""
 
 
 def area_of(given: Given) -> tuple[AreaRequest, str | None]:
@@ -114,3 +130,20 @@ def area_of(given: Given) -> tuple[AreaRequest, str | None]:
     crs = given["crs"]
     area = {name: value for name, value in given.items() if name != "crs"}
     return AreaRequest(**area), None if crs is None else str(crs)  # type: ignore[arg-type]
+
+
+def execution_of(given: Given, prefetch: int = 1, workers: int = 1) -> Execution:
+    """Return what the flags of `COMPUTE` ask for.
+
+    Raises:
+        JobError: If a value is out of range.
+    """
+    return Execution(
+        device=str(given["device"]),
+        batch=given["batch_size"],  # type: ignore[arg-type]
+        block_m=given["block"],  # type: ignore[arg-type]
+        memory_mb=mebibytes(str(given["memory"])),
+        threads=given["threads"],  # type: ignore[arg-type]
+        prefetch=prefetch,
+        workers=workers,
+    )

@@ -8,70 +8,60 @@ import typer
 
 from omnisat_cli.cli import options as opt
 from omnisat_cli.cli.console import set_up_logging
-from omnisat_cli.cli.flags import AREA, Given, area_of, with_flags
+from omnisat_cli.cli.flags import AREA, COMPUTE, Given, area_of, execution_of, flag, with_flags
 from omnisat_cli.cli.guard import stoppable
 from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.parcels import ParcelWish
 from omnisat_cli.cli.progress import choose_progress
 from omnisat_cli.cli.request import inputs_from
-from omnisat_cli.job import Execution, Job
-
-
-def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
-    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
-    return info
+from omnisat_cli.job import Job
 
 
 @with_flags("area", AREA)
+@with_flags("compute", COMPUTE)
 @with_imagery
 def predict(
     *,
     out: Annotated[
-        Path, _flag("Path of the class map (.tif).", "-o", "--out", "--output", metavar="FILE")
+        Path, flag("Path of the class map (.tif).", "-o", "--out", "--output", metavar="FILE")
     ],
     imagery: Imagery,
     dates: Annotated[
-        str | None, _flag("First and last day, or a file with one date a line.", metavar="A/B|FILE")
+        str | None, flag("First and last day, or a file with one date a line.", metavar="A/B|FILE")
     ] = None,
     model: Annotated[
-        str, _flag("Bundled model or folder of a pack.", "-m", "--model", metavar="MODEL")
+        str, flag("Bundled model or folder of a pack.", "-m", "--model", metavar="MODEL")
     ] = "omnisat-demo",
     area: Given,
     resolution: Annotated[
-        float | None, _flag("Pixel of the map in metres.", metavar="METRES")
+        float | None, flag("Pixel of the map in metres.", metavar="METRES")
     ] = None,
     patch_size: Annotated[
-        float | None, _flag("Patch in metres, where the model allows several.", metavar="METRES")
+        float | None, flag("Patch in metres, where the model allows several.", metavar="METRES")
     ] = None,
     missing_modality: Annotated[
-        opt.Allowance, _flag("A modality of the model without file.")
+        opt.Allowance, flag("A modality of the model without file.")
     ] = opt.Allowance.ALLOW,
-    on_error: Annotated[opt.Trouble, _flag("Ground that cannot be read.")] = opt.Trouble.FAIL,
-    probabilities: Annotated[bool, _flag("Also a raster a class.", "--probabilities")] = False,
-    boundary: Annotated[bool, _flag("Also parcel boundaries.", "--boundary")] = False,
+    on_error: Annotated[opt.Trouble, flag("Ground that cannot be read.")] = opt.Trouble.FAIL,
+    probabilities: Annotated[bool, flag("Also a raster a class.", "--probabilities")] = False,
+    boundary: Annotated[bool, flag("Also parcel boundaries.", "--boundary")] = False,
     parcels: Annotated[
         Path | None,
-        _flag("Also parcels: .gpkg, .parquet, .fgb, .geojson; see `vectorize`.", metavar="FILE"),
+        flag("Also parcels: .gpkg, .parquet, .fgb, .geojson; see `vectorize`.", metavar="FILE"),
     ] = None,
     parcels_in: Annotated[
         Path | None,
-        _flag("For --parcels: judge these instead of drawing; see `vectorize`.", metavar="FILE"),
+        flag("For --parcels: judge these instead of drawing; see `vectorize`.", metavar="FILE"),
     ] = None,
-    overwrite: Annotated[bool, _flag("Replace an existing output.", "--overwrite")] = False,
-    resume: Annotated[bool, _flag("Go on with a run that was stopped.")] = True,
+    overwrite: Annotated[bool, flag("Replace an existing output.", "--overwrite")] = False,
+    resume: Annotated[bool, flag("Go on with a run that was stopped.")] = True,
     redact_paths: Annotated[
-        bool, _flag("Keep folder names out of the provenance.", "--redact-paths")
+        bool, flag("Keep folder names out of the provenance.", "--redact-paths")
     ] = False,
-    device: Annotated[str, _flag("auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
-    batch_size: Annotated[
-        int | None, _flag("Windows a batch; default: chosen.", metavar="N")
-    ] = None,
-    memory: Annotated[str, _flag("Bound on memory: MiB, or 2GB.", metavar="SIZE")] = "2048",
-    threads: Annotated[int | None, _flag("CPU threads; default: all cores.", metavar="N")] = None,
-    block: Annotated[float | None, _flag("Side of a block in metres.", metavar="METRES")] = None,
-    prefetch: Annotated[int, _flag("Blocks read ahead.", metavar="N")] = 1,
-    workers: Annotated[int, _flag("Processes that compute blocks.", metavar="N")] = 1,
-    dry_run: Annotated[bool, _flag("Say what would be done, write nothing.", "--dry-run")] = False,
+    compute: Given,
+    prefetch: Annotated[int, flag("Blocks read ahead.", metavar="N")] = 1,
+    workers: Annotated[int, flag("Processes that compute blocks.", metavar="N")] = 1,
+    dry_run: Annotated[bool, flag("Say what would be done, write nothing.", "--dry-run")] = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = 0,
     as_json: opt.AsJson = False,
@@ -99,15 +89,7 @@ def predict(
         boundary=boundary,
         patch_m=patch_size,
     )
-    execution = Execution(
-        device=device,
-        batch=batch_size,
-        block_m=block,
-        memory_mb=opt.mebibytes(memory),
-        threads=threads,
-        prefetch=prefetch,
-        workers=workers,
-    )
+    execution = execution_of(compute, prefetch, workers)
     if dry_run:
         from omnisat_cli.cli.plan import show_plan
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from omnisat_cli.cli.console import say, set_up_logging
-from omnisat_cli.cli.flags import Flag, Given, with_flags
+from omnisat_cli.cli.flags import Flag, Given, flag, with_flags
 from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.learning_options import BUDGET, DATASET, DRAWS
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose
@@ -102,11 +102,6 @@ def _print_mixture(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
-    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
-    return info
-
-
 @with_flags("dataset", DATASET)
 @with_flags("terms", TERMS)
 @with_flags("joint", JOINT)
@@ -115,21 +110,21 @@ def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.Op
 @with_imagery
 def pretrain(
     *,
-    out: Annotated[Path, _flag("Folder of the model pack.", "-o", "--out", metavar="FOLDER")],
-    network: Annotated[Network, _flag("Network.")] = Network.OMNISAT,
+    out: Annotated[Path, flag("Folder of the model pack.", "-o", "--out", metavar="FOLDER")],
+    network: Annotated[Network, flag("Network.")] = Network.OMNISAT,
     dataset: Given,
     imagery: Imagery,
     dates: Annotated[
-        str | None, _flag("First and last day of the series.", metavar="A/B|FILE")
+        str | None, flag("First and last day of the series.", metavar="A/B|FILE")
     ] = None,
     crs: Annotated[
-        str | None, _flag("CRS of the windows; default: that of the imagery.", metavar="EPSG:N")
+        str | None, flag("CRS of the windows; default: that of the imagery.", metavar="EPSG:N")
     ] = None,
     start: Annotated[
-        str | None, _flag("Pack whose encoder is trained on.", "--from", metavar="MODEL")
+        str | None, flag("Pack whose encoder is trained on.", "--from", metavar="MODEL")
     ] = None,
     size: Annotated[
-        str, _flag("Size from scratch: tiny, small, medium, official.", metavar="NAME")
+        str, flag("Size from scratch: tiny, small, medium, official.", metavar="NAME")
     ] = "small",
     terms: Given,
     joint: Given,
@@ -144,9 +139,9 @@ def pretrain(
     ] = False,
     draws: Given,
     budget: Given,
-    licence: Annotated[str, _flag("Licence of the pack.", metavar="TEXT")] = "not stated",
-    resume: Annotated[bool, _flag("Go on with a pretraining that was stopped.")] = True,
-    overwrite: Annotated[bool, _flag("Replace an existing pack.", "--overwrite")] = False,
+    licence: Annotated[str, flag("Licence of the pack.", metavar="TEXT")] = "not stated",
+    resume: Annotated[bool, flag("Go on with a pretraining that was stopped.")] = True,
+    overwrite: Annotated[bool, flag("Replace an existing pack.", "--overwrite")] = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
     as_json: AsJson = False,

@@ -6,16 +6,11 @@ from typing import Annotated, Literal
 import typer
 
 from omnisat_cli.cli.console import set_up_logging
-from omnisat_cli.cli.flags import Given, with_flags
+from omnisat_cli.cli.flags import Given, flag, with_flags
 from omnisat_cli.cli.guard import stoppable
 from omnisat_cli.cli.imagery import Imagery, with_imagery
 from omnisat_cli.cli.learning_options import BUDGET, DRAWS, LABELLED
 from omnisat_cli.cli.options import AsJson, Quiet, Verbose
-
-
-def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.OptionInfo:
-    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar)
-    return info
 
 
 @with_imagery
@@ -24,80 +19,80 @@ def _flag(help: str, *names: str, metavar: str | None = None) -> typer.models.Op
 @with_flags("budget", BUDGET)
 def train(
     *,
-    out: Annotated[Path, _flag("Folder of the new pack.", "-o", "--out", metavar="DIR")],
+    out: Annotated[Path, flag("Folder of the new pack.", "-o", "--out", metavar="DIR")],
     imagery: Imagery,
     labels: Annotated[
-        str | None, _flag("Polygons or points with a class, or a raster of codes.", metavar="FILE")
+        str | None, flag("Polygons or points with a class, or a raster of codes.", metavar="FILE")
     ] = None,
-    field: Annotated[str | None, _flag("Column with the class.", metavar="NAME")] = None,
+    field: Annotated[str | None, flag("Column with the class.", metavar="NAME")] = None,
     classes: Annotated[
-        str | None, _flag("CSV that merges or names codes: code,class.", metavar="FILE")
+        str | None, flag("CSV that merges or names codes: code,class.", metavar="FILE")
     ] = None,
     labels_crs: Annotated[
-        str | None, _flag("CRS of labels that state none.", metavar="EPSG:N")
+        str | None, flag("CRS of labels that state none.", metavar="EPSG:N")
     ] = None,
     point_radius: Annotated[
-        float, _flag("Metres around a point that are of its class.", metavar="METRES")
+        float, flag("Metres around a point that are of its class.", metavar="METRES")
     ] = 0.0,
-    borders: Annotated[bool, _flag("Outlines of --labels are borders of parcels.")] = True,
-    dates: Annotated[str | None, _flag("First and last day of series.", metavar="A/B")] = None,
+    borders: Annotated[bool, flag("Outlines of --labels are borders of parcels.")] = True,
+    dates: Annotated[str | None, flag("First and last day of series.", metavar="A/B")] = None,
     crs: Annotated[
         str | None,
-        _flag("CRS of the windows; default: that of the finest input.", metavar="EPSG:N"),
+        flag("CRS of the windows; default: that of the finest input.", metavar="EPSG:N"),
     ] = None,
     dataset: Given,
-    val_split: Annotated[str | None, _flag("Official part to validate on.", metavar="NAME")] = None,
+    val_split: Annotated[str | None, flag("Official part to validate on.", metavar="NAME")] = None,
     val_folds: Annotated[
-        str | None, _flag("Official folds to validate on.", metavar="F,F,...")
+        str | None, flag("Official folds to validate on.", metavar="F,F,...")
     ] = None,
     val_share: Annotated[
-        float, _flag("Share kept apart in space to validate on, else.", metavar="SHARE")
+        float, flag("Share kept apart in space to validate on, else.", metavar="SHARE")
     ] = 0.2,
     val_places: Annotated[
-        int, _flag("Most places to validate on, evenly spread; 0 = all.", metavar="N")
+        int, flag("Most places to validate on, evenly spread; 0 = all.", metavar="N")
     ] = 100,
     label_share: Annotated[
-        float, _flag("Share of the labelled places that is used.", metavar="SHARE")
+        float, flag("Share of the labelled places that is used.", metavar="SHARE")
     ] = 1.0,
     start: Annotated[
-        str | None, _flag("Pack to start from: name or folder.", "--from", metavar="PACK")
+        str | None, flag("Pack to start from: name or folder.", "--from", metavar="PACK")
     ] = None,
     freeze: Annotated[
-        Literal["encoder"] | None, _flag("Part of that pack that does not learn.")
+        Literal["encoder"] | None, flag("Part of that pack that does not learn.")
     ] = None,
     probe: Annotated[
-        bool, _flag("Only fit a linear head on --embeddings: seconds, few labels.", "--probe")
+        bool, flag("Only fit a linear head on --embeddings: seconds, few labels.", "--probe")
     ] = False,
     embeddings: Annotated[
-        Path | None, _flag("File of `omnisat embed`, for --probe.", metavar="FILE")
+        Path | None, flag("File of `omnisat embed`, for --probe.", metavar="FILE")
     ] = None,
     network: Annotated[
-        Literal["omnisat", "anysat", "utae", "dual-stream", "unet"], _flag("Network, from scratch.")
+        Literal["omnisat", "anysat", "utae", "dual-stream", "unet"], flag("Network, from scratch.")
     ] = "omnisat",
     size: Annotated[
-        Literal["tiny", "small", "medium", "official"], _flag("How large it is, from scratch.")
+        Literal["tiny", "small", "medium", "official"], flag("How large it is, from scratch.")
     ] = "small",
     draws: Given,
     class_weights: Annotated[
-        Literal["none", "inverse-sqrt", "inverse"], _flag("How much more rare classes count.")
+        Literal["none", "inverse-sqrt", "inverse"], flag("How much more rare classes count.")
     ] = "inverse-sqrt",
     boundary_weight: Annotated[
-        float, _flag("Weight of parcel boundaries in the loss.", metavar="WEIGHT")
+        float, flag("Weight of parcel boundaries in the loss.", metavar="WEIGHT")
     ] = 1.0,
     budget: Given,
     schedule: Annotated[
-        Literal["cosine", "plateau"], _flag("How the learning rate falls.")
+        Literal["cosine", "plateau"], flag("How the learning rate falls.")
     ] = "cosine",
     validate_every: Annotated[
-        int | None, _flag("Steps between validations; default: ten of them.", metavar="N")
+        int | None, flag("Steps between validations; default: ten of them.", metavar="N")
     ] = None,
     patience: Annotated[
-        int | None, _flag("Validations without gain after which to end.", metavar="N")
+        int | None, flag("Validations without gain after which to end.", metavar="N")
     ] = None,
-    licence: Annotated[str, _flag("Licence of the pack.", metavar="TEXT")] = "not stated",
-    limits: Annotated[str, _flag("What its users should know.", metavar="TEXT")] = "",
-    resume: Annotated[bool, _flag("Go on with a training that was stopped.")] = True,
-    overwrite: Annotated[bool, _flag("Replace an existing pack.", "--overwrite")] = False,
+    licence: Annotated[str, flag("Licence of the pack.", metavar="TEXT")] = "not stated",
+    limits: Annotated[str, flag("What its users should know.", metavar="TEXT")] = "",
+    resume: Annotated[bool, flag("Go on with a training that was stopped.")] = True,
+    overwrite: Annotated[bool, flag("Replace an existing pack.", "--overwrite")] = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
     as_json: AsJson = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import os
 import re
 import shutil
@@ -19,17 +20,20 @@ from omnisat_cli.packs.registry import CARD, Pack, read_pack
 from omnisat_cli.packs.writer import write_pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
+    from omnisat_cli.learning.training.lesson import FitSpec
     from omnisat_cli.outputs.legend import Legend
     from omnisat_cli.packs.card import Card
 
 TABLE = "training.csv"
 FACTS = "training.json"
 _LOCK, _PACK = "lock", "pack"
+_LIBRARIES = ("torch", "lightning-fabric", "numpy")
+"""Libraries whose versions shape weights."""
 
 
 def is_helper() -> bool:
@@ -123,6 +127,26 @@ def publish_pack(
         disk.sync_folder(out.parent)
         shutil.rmtree(work)
     return read_pack(out)
+
+
+def training_record(
+    command: Sequence[str], facts: Mapping[str, object], spec: FitSpec
+) -> dict[str, object]:
+    """Return what any `training.json` says: versions, command, data and settings.
+
+    Args:
+        command: Command line.
+        facts: Data and configuration, as plain values.
+        spec: Budget and rates.
+    """
+    return {
+        "format": 1,
+        "omnisat": importlib.metadata.version("omnisat"),
+        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "command": list(command),
+        **facts,
+        "training": spec.facts(),
+    }
 
 
 def pack_name(out: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from omnisat_cli.learning.training.packing import (
     pack_name,
     publish_pack,
     refuse_existing,
+    training_record,
     workplace,
 )
 from omnisat_cli.learning.training.trainer import fit
@@ -33,7 +33,7 @@ from omnisat_cli.packs.writer import empty_digest
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -152,7 +152,7 @@ def pretrain(
                 _card(examples, job, plan, report),
                 examples.legend,
                 segmenter.state_dict(),
-                _provenance(examples, job, plan, report),
+                pretraining_record(job.command, _facts(examples, job, plan), job.fit, report),
             )
         return PretrainReport(report, made, size)
 
@@ -262,29 +262,15 @@ def _card(examples: Examples, job: PretrainJob, plan: _Plan, report: FitReport) 
     )
 
 
-def _provenance(
-    examples: Examples, job: PretrainJob, plan: _Plan, report: FitReport
+def pretraining_record(
+    command: Sequence[str], facts: Mapping[str, object], spec: FitSpec, report: FitReport
 ) -> dict[str, object]:
-    """Return what `training.json` says."""
+    """Return what `training.json` says; see `packing.training_record`."""
     return {
-        "format": 1,
-        **libraries(),
-        "command": list(job.command),
-        **_facts(examples, job, plan),
-        "training": job.fit.facts(),
+        **training_record(command, facts, spec),
         "steps": report.steps,
         "seconds": round(report.seconds, 1),
         "losses": dict(report.loss),
-    }
-
-
-def libraries() -> dict[str, object]:
-    """Return the versions that shape weights."""
-    return {
-        "omnisat": importlib.metadata.version("omnisat"),
-        "libraries": {
-            name: importlib.metadata.version(name) for name in ("torch", "lightning-fabric")
-        },
     }
 
 

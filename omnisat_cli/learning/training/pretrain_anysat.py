@@ -18,7 +18,7 @@ from omnisat_cli.learning.training.packing import (
     refuse_existing,
     workplace,
 )
-from omnisat_cli.learning.training.pretrain import LIMITS, PretrainReport, libraries
+from omnisat_cli.learning.training.pretrain import LIMITS, PretrainReport, pretraining_record
 from omnisat_cli.learning.training.trainer import fit
 from omnisat_cli.networks.anysat_config import CELL_M, AnySatConfig
 from omnisat_cli.networks.anysat_jepa import Seen
@@ -131,8 +131,9 @@ def pretrain_anysat(
         if job.keep == "teacher":
             segmenter.encoder.load_state_dict(network.teacher.state_dict())
         card = _card(parts, job, plan, report, network.untouched)
-        facts = _provenance(parts, job, plan, report)
-        made = publish_pack(job.out, card, plan.legend, segmenter.state_dict(), facts)
+        facts = _facts(parts, job, plan) | {"kept": job.keep}
+        record = pretraining_record(job.command, facts, job.fit, report)
+        made = publish_pack(job.out, card, plan.legend, segmenter.state_dict(), record)
         return PretrainReport(report, made, size)
 
 
@@ -311,20 +312,3 @@ def _describe(parts: tuple[Part, ...], job: JepaJob, report: FitReport, untouche
         f"{report.steps} steps in {report.seconds / 60:.1f} minutes, seed {job.fit.seed}; {kept}; "
         f"losses of the last step: {losses}"
     )
-
-
-def _provenance(
-    parts: tuple[Part, ...], job: JepaJob, plan: _Plan, report: FitReport
-) -> dict[str, object]:
-    """Return what `training.json` says."""
-    return {
-        "format": 1,
-        **libraries(),
-        "command": list(job.command),
-        **_facts(parts, job, plan),
-        "kept": job.keep,
-        "training": job.fit.facts(),
-        "steps": report.steps,
-        "seconds": round(report.seconds, 1),
-        "losses": dict(report.loss),
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +20,7 @@ from omnisat_cli.learning.training.packing import (
     pack_name,
     publish_pack,
     refuse_existing,
+    training_record,
     workplace,
 )
 from omnisat_cli.learning.training.trainer import fit
@@ -376,15 +376,7 @@ class _Trainee:
         """Return what `training.json` says."""
         transfer = self.learner.transfer
         return {
-            "format": 1,
-            "omnisat": importlib.metadata.version("omnisat"),
-            "libraries": {
-                name: importlib.metadata.version(name)
-                for name in ("torch", "lightning-fabric", "numpy")
-            },
-            "command": list(self.job.command),
-            **self.facts(),
-            "training": self.spec.facts(),
+            **training_record(self.job.command, self.facts(), self.spec),
             "transfer": None if transfer is None else asdict(transfer),
             "run": {
                 "ended": report.ended,

@@ -106,13 +106,21 @@ def test_official_positions_refuse_a_perfect_square() -> None:
         network.fuse(tokens)
 
 
-def test_official_positions_refuse_patches_that_miss_a_modality() -> None:
-    network = OmniSat(small_config((4, 4), position="official"))
-    tokens = {name: torch.zeros(1, 16, WIDTH) for name in ("aerial", "s2")}
-    present = {name: torch.ones(1, 16, dtype=torch.bool) for name in tokens}
-    present["aerial"][0, 3] = False
-    with pytest.raises(ValueError, match="aerial present in only some patches"):
-        network.fuse(tokens, present)
+@torch.inference_mode()
+def test_official_positions_stay_those_of_training_where_a_modality_lacks() -> None:
+    network = shaken(OmniSat(small_config((5, 5), position="official"))).eval()
+    tokens = {name: torch.randn(2, 25, WIDTH) for name in network.config.names}
+    present = {name: torch.ones(2, 25, dtype=torch.bool) for name in tokens}
+    published = network.fuse(tokens)
+    torch.testing.assert_close(network.fuse(tokens, present), published)
+    present["aerial"][0] = False
+    part = network.fuse(tokens, present)
+    torch.testing.assert_close(part[1], published[1], atol=1e-5, rtol=1e-5)
+    without = {name: values[:1] for name, values in tokens.items() if name != "aerial"}
+    flags = {name: present[name][:1] for name in without}
+    torch.testing.assert_close(network.fuse(without, flags)[0], part[0], atol=1e-5, rtol=1e-5)
+    shorter = network.fuse(without)  # the published network of two modalities: other positions
+    assert not torch.allclose(shorter[0], part[0], atol=1e-3)
 
 
 @torch.inference_mode()

@@ -19,13 +19,22 @@ from omnisat_cli.errors import Exit
 from omnisat_cli.networks.anysat import AnySat
 from omnisat_cli.networks.anysat_config import SENSORS, hub_config
 from omnisat_cli.networks.anysat_jepa import JepaPredictor
-from omnisat_cli.networks.configs import OfficialSize, flair_config, pastis_config, treesat_config
+from omnisat_cli.networks.configs import (
+    OfficialSize,
+    OmniSatConfig,
+    flair_config,
+    pastis_config,
+    treesat_config,
+)
+from omnisat_cli.networks.fold import fold_for_inference
 from omnisat_cli.networks.omnisat import OmniSat
+from omnisat_cli.networks.table import build_network
 from omnisat_cli.networks.utae import UTAE, UtaeConfig
 from omnisat_cli.packs.convert import rename
 from omnisat_cli.packs.norms import read_norms
 from omnisat_cli.packs.published import UNTRAINED, Origin
 from omnisat_cli.packs.published_anysat import ANYSAT_NORMS, anysat_parcel
+from omnisat_cli.packs.published_omnisat import omnisat_parcel
 from omnisat_cli.packs.registry import read_pack
 
 if TYPE_CHECKING:
@@ -206,8 +215,42 @@ def test_checkpoints_of_the_training_code_of_omnisat_are_a_start(
     assert card.names == names
     assert card.pretrained_only
     assert card.modalities[1].mean == (0.0,) * 10
-    assert card.network.config["encoder"]["position"] == "geographic"  # type: ignore[index]
+    encoder = OmniSatConfig.from_dict(card.network.config["encoder"])  # type: ignore[arg-type]
+    assert encoder.position == "official"
+    assert "positions as published" in card.training
     assert omnisat("model", "verify", tmp_path / "p").code == 0
+    words = ("--as", f"omnisat-{form}", "--positions", "geographic")
+    code, said = convert(path, tmp_path / "g", *words)
+    assert code == 0, said
+    assert "fine-tune before" in read_pack(tmp_path / "g").card.training
+
+
+@torch.inference_mode()
+def test_a_converted_omnisat_runs_as_published_where_everything_is_there() -> None:
+    torch.manual_seed(2)
+    published = OmniSat(treesat_config(size=MICRO)).eval()
+    tensors = {f"model.encoder.{k}": v for k, v in published.state_dict().items()}
+    parcel = omnisat_parcel(tensors, Origin("m", "f"), "treesat")
+    converted = build_network(parcel.card.network.kind, parcel.card.network.config)
+    converted.load_state_dict(parcel.weights)
+    tokens = {name: torch.randn(1, 36, 32) for name in ("aerial", "s2", "s1-asc")}
+    present = {name: torch.ones(1, 36, dtype=torch.bool) for name in tokens}
+    found = fold_for_inference(converted).fuse(tokens, present)  # type: ignore[operator]
+    torch.testing.assert_close(found, published.fuse(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_the_forms_of_an_anysat_that_its_keys_do_not_tell_are_a_choice(tmp_path: Path) -> None:
+    save_file(AnySat(anysat_config("s2")).state_dict(), tmp_path / "a.safetensors")
+    words = ("--as", "anysat", "--trunk-attention", "heads", "--behaviour", "official")
+    code, said = convert(tmp_path / "a.safetensors", tmp_path / "p", *words)
+    assert code == 0, said
+    card = read_pack(tmp_path / "p").card
+    plain = card.network.config["encoder"]
+    assert isinstance(plain, dict)
+    assert (plain["trunk_attention"], plain["behaviour"]) == ("heads", "official")
+    assert "official behaviour, attention between heads" in card.training
+    code, said = convert(tmp_path / "a.safetensors", tmp_path / "q", *words[:3], "fast")
+    assert (code, "--trunk-attention fast: one of tokens, heads" in said) == (Exit.USAGE, True)
 
 
 def test_a_fine_tuned_omnisat_labels_places(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from omnisat_cli.cli.console import columns, say, say_json, set_up_logging
+from omnisat_cli.cli.flags import Flag, Given, with_flags
 from omnisat_cli.cli.guard import guarded
 from omnisat_cli.cli.options import AsJson, Verbose
 from omnisat_cli.errors import JobError
 
 if TYPE_CHECKING:
+    from omnisat_cli.packs.adopt import Adoption
     from omnisat_cli.packs.card import Card, ModalityCard
     from omnisat_cli.packs.registry import Pack
 
@@ -111,30 +113,48 @@ Form = Annotated[
         metavar="NETWORK",
     ),
 ]
-Norm = Annotated[
-    Path | None,
-    typer.Option(help="JSON with mean and std of the bands of each modality.", metavar="FILE"),
-]
-Modalities = Annotated[
-    str | None, typer.Option(help="Modalities to keep, e.g. s2,s1.", metavar="M,M,...")
-]
-PatchSize = Annotated[int, typer.Option(help="The pack's own patch size.", metavar="METRES")]
-Place = Annotated[
-    int, typer.Option(help="Side of the places a head labels, with --legend.", metavar="METRES")
-]
-Fold = Annotated[
-    int | None, typer.Option(help="Which of the five networks of U-TAE.", metavar="1-5")
-]
-Sizes = Annotated[
-    Path | None, typer.Option("--conf", help="conf.json of the network.", metavar="FILE")
-]
-TeacherOrStudent = Annotated[
-    str, typer.Option(help="Of a full AnySat checkpoint.", metavar="teacher|student")
-]
+PUBLISHED = (
+    Flag(
+        "--norm", Path | None, "JSON with mean and std of the bands of each modality.", "FILE"
+    ),
+    Flag("--modalities", str | None, "Modalities to keep, e.g. s2,s1.", "M,M,..."),
+    Flag("--patch-size", int, "The pack's own patch size.", "METRES", 10),
+    Flag("--legend", Path | None, "legend.json of a trained head.", "FILE"),
+    Flag("--place", int, "Side of the places a head labels, with --legend.", "METRES", 60),
+    Flag("--part", str, "Of a full AnySat checkpoint.", "teacher|student", "teacher"),
+    Flag("--fold", int | None, "Which of the five networks of U-TAE.", "1-5"),
+    Flag("--conf", Path | None, "conf.json of the network.", "FILE"),
+    Flag(
+        "--positions", str, "Of OmniSat's tokens: official as published, or geographic.",
+        "official|geographic", "official",
+    ),
+    Flag(
+        "--behaviour", str, "Of AnySat where the release is broken: corrected, or as it is.",
+        "corrected|official", "corrected",
+    ),
+    Flag(
+        "--trunk-attention", str,
+        "Of AnySat: between tokens, or as its flash branch between the heads of one token.",
+        "tokens|heads", "tokens",
+    ),
+)  # fmt: skip
+"""What a published checkpoint does not say itself."""
+
 NewPack = Annotated[Path, typer.Option(help="Folder of the new pack; must not hold one.")]
 
 
+def _adoption(form: str, given: Given) -> "Adoption":
+    """Put together what is said of a published checkpoint."""
+    from omnisat_cli.packs.adopt import Adoption
+
+    names = {"norm": "norms", "patch_size": "patch_m", "place": "place_m", "conf": "sizes"}
+    said = {names.get(name, name): value for name, value in given.items()}
+    said["modalities"] = _named(cast("str | None", given["modalities"]))
+    return Adoption(form, **said)  # type: ignore[arg-type]
+
+
 @guarded
+@with_flags("published", PUBLISHED)
 def convert(
     *,
     checkpoint: Annotated[Path, typer.Argument(help=".safetensors, or .pth, .pt, .ckpt, .tar.")],
@@ -142,15 +162,8 @@ def convert(
     card: Annotated[
         Path | None, typer.Option(help="card.json; its weights_sha256 is filled in.")
     ] = None,
-    legend: Annotated[Path | None, typer.Option(help="legend.json.")] = None,
     form: Form = None,
-    norm: Norm = None,
-    modalities: Modalities = None,
-    patch_size: PatchSize = 10,
-    place: Place = 60,
-    part: TeacherOrStudent = "teacher",
-    fold: Fold = None,
-    conf: Sizes = None,
+    published: Given,
     trust: Trust = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -162,19 +175,18 @@ def convert(
 
     set_up_logging(verbose, quiet=False)
     if form is None:
-        if card is None or legend is None:
+        legend = published["legend"]
+        if card is None or not isinstance(legend, Path):
             raise JobError("give --card and --legend, or --as for a published network")
         _tell(convert_checkpoint(checkpoint, (card, legend), out, trusted=trust))
         return
-    from omnisat_cli.packs.adopt import Adoption, adopt_checkpoint
+    from omnisat_cli.packs.adopt import adopt_checkpoint
 
-    said = Adoption(
-        form, norm, _named(modalities), patch_size, part, fold, conf, legend, place_m=place
-    )
-    _tell(adopt_checkpoint(checkpoint, said, out, trusted=trust))
+    _tell(adopt_checkpoint(checkpoint, _adoption(form, published), out, trusted=trust))
 
 
 @guarded
+@with_flags("published", PUBLISHED)
 def pull(
     *,
     repository: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
@@ -187,12 +199,7 @@ def pull(
         str, typer.Option(help="Digest the weights must have.", metavar="DIGEST")
     ] = "",
     form: Form = None,
-    norm: Norm = None,
-    modalities: Modalities = None,
-    patch_size: PatchSize = 10,
-    part: TeacherOrStudent = "teacher",
-    fold: Fold = None,
-    conf: Sizes = None,
+    published: Given,
     trust: Trust = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -201,13 +208,10 @@ def pull(
     Without a network it says what to fetch and where to put it. HF_ENDPOINT names another hub.
     """
     from omnisat_cli.packs import hub
-    from omnisat_cli.packs.adopt import Adoption
 
     set_up_logging(verbose, quiet=False)
     form = form or hub.KNOWN.get(repository, ("", None))[1]
-    said = None
-    if form is not None:
-        said = Adoption(form, norm, _named(modalities), patch_size, part, fold, conf)
+    said = None if form is None else _adoption(form, published)
     request = hub.HubRequest(repository, revision, file, sha256, said, trust)
     _tell(hub.pull(request, out))
 
@@ -218,8 +222,12 @@ def new(
     out: NewPack,
     modalities: Annotated[str, typer.Option(help="Its modalities, e.g. s2,s1.", metavar="M,M,...")],
     size: Annotated[str, typer.Option(help="tiny, small or base.", metavar="SIZE")] = "tiny",
-    norm: Norm = None,
-    patch_size: PatchSize = 10,
+    norm: Annotated[
+        Path | None, typer.Option(help="JSON with mean and std of the bands.", metavar="FILE")
+    ] = None,
+    patch_size: Annotated[
+        int, typer.Option(help="The pack's own patch size.", metavar="METRES")
+    ] = 10,
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
     verbose: Verbose = 0,
 ) -> None:

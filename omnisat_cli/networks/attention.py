@@ -48,14 +48,18 @@ def attend(
         hidden = hidden.masked_fill_(~present, float("-inf"))
     if isinstance(layout, GridLayout):
         return _attend_grid(qkv, table, layout, hidden, dropout)
-    assert hidden is None, "positions inferred from the sequence take no masks"
     q, k, v = qkv
     per_query = q.shape[0] * q.shape[1] * k.shape[2]
     parts = [
-        _sdpa(q[:, :, start:stop], k, v, layout.bias(table, start, stop), dropout)
+        _sdpa(q[:, :, start:stop], k, v, _masked(layout.bias(table, start, stop), hidden), dropout)
         for start, stop in _slices(q.shape[2], per_query, q)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _masked(bias: Tensor, hidden: Tensor | None) -> Tensor:
+    """Add -inf at the keys (B, L') that are not present."""
+    return bias if hidden is None else bias + hidden[:, None, None]
 
 
 def _attend_grid(

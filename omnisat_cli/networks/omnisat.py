@@ -111,6 +111,9 @@ class OmniSat(nn.Module):
     ) -> Tensor:
         """Fuse the tokens of windows.
 
+        Official positions depend on the length of the sequence. So a modality that is missing where
+        presence is told keeps its place there, masked: the positions stay those of training.
+
         Args:
             tokens: Modality to (B, P, D), row-major; modalities may be left out.
             present: Modality to (B, P) bool; tokens that are not present have no influence. None
@@ -123,25 +126,23 @@ class OmniSat(nn.Module):
             (B, 1 + P, D): the class token, then the fused patches.
 
         Raises:
-            ValueError: If no modality is given, the number of patches is not the grid's, or
-                official positions meet a modality present in only some patches.
+            ValueError: If no modality is given, or the number of patches is not the grid's.
         """
         grid = self._check_grid(tokens, grid)
+        official = self.config.position == "official"
+        if official and present is not None and hiding is None:
+            tokens, present = self._completed(tokens, present)
         names = [name for name in self.config.names if name in tokens]
         masks: dict[str, Tensor] = {}
         if present is not None:
             masks = {name: present[name] for name in names if not bool(present[name].all())}
+        if masks and not official:
             some = [name for name in names if name not in masks or bool(masks[name].any())]
             names = some or names[:1]  # a window without anything keeps one masked modality
             masks = {name: mask for name, mask in masks.items() if name in names}
-        if masks and self.config.position == "official":
-            raise ValueError(
-                f"{', '.join(masks)} present in only some patches: official positions depend on "
-                "the sequence length; use position='geographic'"
-            )
         x, mask = self._sequence({name: tokens[name] for name in names}, masks, grid, hiding)
         window = self._grid_layout(grid, (len(names), len(names)), x.device)
-        trunk = window if self.config.position == "geographic" else self._official(x)
+        trunk = self._official(x) if official else window
         for block in self.blocks[:-1]:
             x = block(x, trunk, mask)
         fused: Tensor = self.blocks[-1](
@@ -206,6 +207,18 @@ class OmniSat(nn.Module):
                     "give `grid`"
                 )
         return grid
+
+    def _completed(
+        self, tokens: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Give every modality of the network tokens; those that are not there are not present."""
+        first, name = next(iter(tokens.values())), next(iter(tokens))
+        nowhere = torch.zeros_like(present[name])
+        names = self.config.names
+        return (
+            {each: tokens.get(each, torch.zeros_like(first)) for each in names},
+            {each: present.get(each, nowhere) for each in names},
+        )
 
     def _sequence(
         self,

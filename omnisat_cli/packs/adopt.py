@@ -9,12 +9,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from omnisat_cli.errors import CheckpointError, JobError, OutputExistsError, SourceError
-from omnisat_cli.networks.anysat_config import SENSORS, hub_config
+from omnisat_cli.networks.anysat_config import SENSORS, Behaviour, TrunkAttention, hub_config
+from omnisat_cli.networks.configs import Position
 from omnisat_cli.outputs.legend import load_legend
 from omnisat_cli.packs.convert import check_network, read_checkpoint, rename
 from omnisat_cli.packs.norms import read_norms
 from omnisat_cli.packs.published import Origin, Parcel
-from omnisat_cli.packs.published_anysat import Part, anysat_parcel, anysat_places, fresh_anysat
+from omnisat_cli.packs.published_anysat import (
+    Forms,
+    Part,
+    anysat_parcel,
+    anysat_places,
+    fresh_anysat,
+)
 from omnisat_cli.packs.published_omnisat import Dataset, omnisat_parcel
 from omnisat_cli.packs.published_utae import UTAE_FOLDS, utae_parcel
 from omnisat_cli.packs.registry import CARD, Pack
@@ -48,6 +55,9 @@ class Adoption:
         legend: Labels of a trained head (OmniSat, AnySat).
         address: Where the file was fetched from, for the card; "" where it was not.
         place_m: Side of the places that head labels, metres (AnySat).
+        positions: How tokens are placed (OmniSat), one of `Position`.
+        behaviour: Of the release, one of `Behaviour` (AnySat).
+        trunk_attention: Of the release, one of `TrunkAttention` (AnySat).
     """
 
     form: str
@@ -60,13 +70,22 @@ class Adoption:
     legend: Path | None = None
     address: str = ""
     place_m: int = 60
+    positions: str = "official"
+    behaviour: str = "corrected"
+    trunk_attention: str = "tokens"
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing."""
-        if self.form not in get_args(Form):
-            raise JobError(f"--as {self.form}: one of {', '.join(get_args(Form))}")
-        if self.part not in get_args(Part):
-            raise JobError(f"--part {self.part}: one of {', '.join(get_args(Part))}")
+        words = {
+            "as": (self.form, Form),
+            "part": (self.part, Part),
+            "positions": (self.positions, Position),
+            "behaviour": (self.behaviour, Behaviour),
+            "trunk-attention": (self.trunk_attention, TrunkAttention),
+        }
+        for flag, (given, known) in words.items():
+            if given not in get_args(known):
+                raise JobError(f"--{flag} {given}: one of {', '.join(get_args(known))}")
         if self.fold is not None and self.fold not in UTAE_FOLDS:
             raise JobError(f"--fold {self.fold}: from 1 to {len(UTAE_FOLDS)}")
 
@@ -156,6 +175,10 @@ def _parcel(tensors: Tensors, origin: Origin, adoption: Adoption) -> Parcel:
             modalities=adoption.modalities,
             patch_m=adoption.patch_m,
             part=cast("Part", adoption.part),
+            forms=Forms(
+                cast("Behaviour", adoption.behaviour),
+                cast("TrunkAttention", adoption.trunk_attention),
+            ),
         )
         return (
             parcel if legend is None else anysat_places(parcel, tensors, legend, adoption.place_m)
@@ -163,7 +186,9 @@ def _parcel(tensors: Tensors, origin: Origin, adoption: Adoption) -> Parcel:
     if adoption.form == "utae":
         return utae_parcel(tensors, origin, _sizes(adoption.sizes), fold=adoption.fold)
     dataset = cast("Dataset", adoption.form.removeprefix("omnisat-"))
-    return omnisat_parcel(tensors, origin, dataset, legend)
+    return omnisat_parcel(
+        tensors, origin, dataset, legend, positions=cast("Position", adoption.positions)
+    )
 
 
 def _as_laid_out(checkpoint: Path, adoption: Adoption) -> Adoption:

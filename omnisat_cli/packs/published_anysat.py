@@ -6,6 +6,7 @@ Source: AnySat (Astruc et al., CVPR 2025).
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,12 @@ import torch
 
 from omnisat_cli.errors import CheckpointError, JobError
 from omnisat_cli.modality import L7_BANDS, L8_BANDS, MODIS_BANDS, S2_BANDS
-from omnisat_cli.networks.anysat_config import SENSORS, AnySatConfig
+from omnisat_cli.networks.anysat_config import (
+    SENSORS,
+    AnySatConfig,
+    Behaviour,
+    TrunkAttention,
+)
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
 from omnisat_cli.networks.tile import AnySatTileConfig
 from omnisat_cli.packs.card import Card, ModalityCard, NetworkCard, WindowCard
@@ -30,6 +36,15 @@ if TYPE_CHECKING:
     from omnisat_cli.outputs.legend import Legend
 
 Part = Literal["teacher", "student"]
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """What the keys of a checkpoint do not say; see `AnySatConfig`."""
+
+    behaviour: Behaviour = "corrected"
+    trunk_attention: TrunkAttention = "tokens"
+
 
 _RADAR = ("VV", "VH", "ratio")
 ANYSAT_BANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -77,6 +92,7 @@ def anysat_parcel(
     modalities: tuple[str, ...] = (),
     patch_m: int = 10,
     part: Part = "teacher",
+    forms: Forms = Forms(),
 ) -> Parcel:
     """Make a pack of a published AnySat encoder; its head is untrained.
 
@@ -86,6 +102,7 @@ def anysat_parcel(
         modalities: Sensors to keep; all whose statistics are known where none is named.
         patch_m: The pack's own patch size.
         part: Which of two networks a full checkpoint gives.
+        forms: Which of the forms of the published network it is.
 
     Raises:
         CheckpointError: If they are no AnySat, or statistics are missing.
@@ -97,9 +114,12 @@ def anysat_parcel(
     norms = {**ANYSAT_NORMS, **origin.norms}
     names = modalities or tuple(name for name in held if name in norms)
     _check_names(names, held, norms)
-    config = AnySatSegmenterConfig(
-        anysat_config(encoder, tuple(SENSORS[name] for name in names)), classes=1, patch_m=patch_m
+    network = replace(
+        anysat_config(encoder, tuple(SENSORS[name] for name in names)),
+        behaviour=forms.behaviour,
+        trunk_attention=forms.trunk_attention,
     )
+    config = AnySatSegmenterConfig(network, classes=1, patch_m=patch_m)
     kept = {
         key: value
         for key, value in encoder.items()
@@ -116,7 +136,8 @@ def anysat_parcel(
             "licence": "MIT",
             "source": f"{_SOURCE}; {origin.file}",
             "training": "published weights, see the source"
-            + (f"; statistics of {', '.join(own)} are those of TreeSatAI" if own else ""),
+            + (f"; statistics of {', '.join(own)} are those of TreeSatAI" if own else "")
+            + f"; {forms.behaviour} behaviour, attention between {forms.trunk_attention}",
         }
     )
     return Parcel(card, UNTRAINED, weights)

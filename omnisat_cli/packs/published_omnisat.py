@@ -20,6 +20,7 @@ from omnisat_cli.modality import S2_BANDS, modality
 from omnisat_cli.networks.configs import (
     OfficialSize,
     OmniSatConfig,
+    Position,
     flair_config,
     pastis_config,
     treesat_config,
@@ -79,13 +80,24 @@ _RECIPES: Mapping[str, _Recipe] = {
     ),
 }  # fmt: skip
 
+_POSITIONS: Mapping[Position, str] = {
+    "official": "positions as published; modalities that lack are masked",
+    "geographic": "positions are geographic here, those it was trained with are not: fine-tune "
+    "before relying on it",
+}
+
 _PROJECTOR = re.compile(r"projector_([^.]+)\.")
 _MAX_DATES = 50
 """Longer series were cut to that many dates at random; ours keep the clearest."""
 
 
 def omnisat_parcel(
-    tensors: Tensors, origin: Origin, dataset: Dataset, legend: Legend | None = None
+    tensors: Tensors,
+    origin: Origin,
+    dataset: Dataset,
+    legend: Legend | None = None,
+    *,
+    positions: Position = "official",
 ) -> Parcel:
     """Make a pack of a checkpoint of the published training code.
 
@@ -94,6 +106,8 @@ def omnisat_parcel(
         origin: Where they come from.
         dataset: What it was trained on, which says how inputs are read.
         legend: Labels of a trained head; without it the head is left out.
+        positions: "official" runs as published; "geographic" gives every token the place of its
+            patch, which the weights have not seen where there are several modalities.
 
     Raises:
         CheckpointError: If they are no such network, or have no head to label with.
@@ -104,7 +118,7 @@ def omnisat_parcel(
     names = {part.name: _ours(part.name, recipe) for part in config.modalities}
     config = replace(
         config,
-        position="geographic",
+        position=positions,
         modalities=tuple(replace(part, name=names[part.name]) for part in config.modalities),
     )
     weights = {f"encoder.{_renamed(key, names)}": value for key, value in encoder.items()}
@@ -116,8 +130,7 @@ def omnisat_parcel(
         summary=f"OmniSat trained on {dataset}: {', '.join(names.values())}",
         licence="not stated",
         source=f"{_SOURCE}; {origin.file}",
-        training="weights of the published code; positions of several modalities are geographic "
-        "here, those of the published code are not: fine-tune before relying on it",
+        training=f"weights of the published code; {_POSITIONS[positions]}",
         limits="Ground like that it was trained on.",
         network=NetworkCard(kind="", config={}),
         modalities=tuple(_card(part, recipe) for part in config.modalities),

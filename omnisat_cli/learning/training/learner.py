@@ -427,7 +427,10 @@ def _omnisat_encoder(card: Card, side: int) -> OmniSatConfig:
     plain = card.network.config.get("encoder")
     if not isinstance(plain, dict):
         raise CheckpointError(f"the card of {card.name} describes no encoder")
-    return OmniSatConfig.from_dict({**plain, "grid": (side, side)})
+    encoder = OmniSatConfig.from_dict(plain)
+    if encoder.grid != (side, side):  # official positions are those of one window
+        encoder = replace(encoder, grid=(side, side), position="geographic")
+    return encoder
 
 
 def _freeze(network: nn.Module, card: Card) -> tuple[nn.Module, ...]:

@@ -487,3 +487,49 @@ def test_patch_vectors_do_not_need_the_sub_patches() -> None:
     assert holed.present is not None
     alone = network.encode("s2", pixels, DAYS, valid, kept=False)
     torch.testing.assert_close(alone.tokens, holed.tokens, atol=1e-5, rtol=1e-5)
+
+
+def folded_encoder(*names: str) -> AnySat:
+    config = replace(SMALL, sensors=tuple(SENSORS[name] for name in names))
+    segmenter = shaken(AnySatSegmenter(AnySatSegmenterConfig(config, 3)))
+    folded = fold_for_inference(segmenter)
+    assert isinstance(folded, AnySatSegmenter)
+    return folded.encoder
+
+
+@torch.inference_mode()
+def test_the_folded_form_goes_to_other_types_and_devices() -> None:
+    names = ("aerial", "s2", "s1")
+    pixels = window(*names, side_m=20)
+    encoder = folded_encoder(*names)
+    expected = features(encoder, pixels).tokens
+
+    def moved(to: torch.dtype | str) -> Tensor:
+        there = {name: value.to(to) for name, value in pixels.items()}
+        days = {name: DAYS.to(to if isinstance(to, str) else "cpu") for name in ("s2", "s1")}
+        found = folded_encoder(*names).to(to)(there, days)
+        assert isinstance(found, Features)
+        return found.tokens
+
+    torch.testing.assert_close(moved(torch.float64).float(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(moved(torch.bfloat16).float(), expected, atol=0.15, rtol=0.1)
+    # As on a GPU: anything that stayed behind on the CPU would stop it.
+    assert moved("meta").device.type == "meta"
+
+
+@torch.inference_mode()
+def test_a_compiler_takes_the_folded_form_as_one_graph_that_reads_its_tables() -> None:
+    encoder, pixels = folded_encoder("s2"), window("s2", side_m=20)
+    expected = features(encoder, pixels).tokens  # makes the tables
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(encoder, backend=keep, fullgraph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = features(compiled, pixels).tokens
+    assert len(graphs) == 1
+    assert "torch.log" not in graphs[0].code  # of the distances between patches
+    torch.testing.assert_close(found.float(), expected, atol=0.15, rtol=0.1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -29,7 +28,7 @@ from omnisat_cli.networks.anysat_encoders import (
 )
 from omnisat_cli.networks.attention import Mlp, attend
 from omnisat_cli.networks.image import cut_patches
-from omnisat_cli.networks.relative import GridLayout, RelativeBias
+from omnisat_cli.networks.relative import GridLayout, RelativeBias, kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -201,13 +200,11 @@ class _Combiner(nn.Module):
         return y
 
 
-@lru_cache(maxsize=64)
-def _key_layout(grid: Grid, copies: int, prefix: int, device: torch.device) -> GridLayout:
-    """Lay out queries of one grid over `prefix` tokens without position and tiled grids."""
-    with torch.inference_mode(False):  # kept, and training may follow
-        one = grid_layout(*grid, device).one_hot  # (P, buckets, 1 + P)
-        tiles = [one[..., :1]] * prefix + [one[..., 1:]] * copies
-        return GridLayout(torch.cat(tiles, dim=2), 1, 1)
+@kept
+def _tiled_buckets(grid: Grid, copies: int, prefix: int, device: torch.device) -> Tensor:
+    """Lay queries of one grid out over `prefix` tokens without position and tiled grids."""
+    one = grid_layout(*grid, device).one_hot  # (P, buckets, 1 + P)
+    return torch.cat([one[..., :1]] * prefix + [one[..., 1:]] * copies, dim=2)
 
 
 class AnySat(nn.Module):
@@ -327,8 +324,8 @@ class AnySat(nn.Module):
         code = code.to(first.dtype)
         B, P = first.shape[:2]
         parts = [self.cls_token.expand(B, -1, -1), *(tokens[name] for name in whole)]
-        flags = [torch.ones(B, 1, dtype=torch.bool, device=first.device)]
         given = present or {}
+        flags = [torch.ones(B, 1, dtype=torch.bool, device=first.device)]
         for name in (*whole, *local):
             count = 1 if name in whole else P
             flags.append(given.get(name, flags[0].expand(B, count)))
@@ -337,11 +334,13 @@ class AnySat(nn.Module):
             if name in given:  # whatever fills a hole, even NaN, must not reach the values
                 values = values.masked_fill(~given[name].unsqueeze(-1), 0.0)
             parts.append(values + code[1:])
-        x, mask = torch.cat(parts, dim=1), torch.cat(flags, dim=1)
-        hidden = None if bool(mask.all()) else mask
+        x = torch.cat(parts, dim=1)
+        hidden = torch.cat(flags, dim=1) if given else None
+        if hidden is not None and not hidden.is_cuda and bool(hidden.all()):
+            hidden = None  # asking a GPU would wait for it
         for block in self.blocks[:-1]:
             x = block(x, None, hidden)
-        layout = _key_layout(grid, len(local), 1 + len(whole), x.device)
+        layout = GridLayout(_tiled_buckets(grid, len(local), 1 + len(whole), x.device), 1, 1)
         fused: Tensor = self.blocks[-1](x, code, layout, hidden)
         return fused
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from omnisat_cli.networks.attention import Mlp, attend
-from omnisat_cli.networks.relative import GridLayout, RelativeBias
+from omnisat_cli.networks.relative import GridLayout, RelativeBias, kept
 from omnisat_cli.networks.series import SeriesEncoder
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Subpatches:
     present: Tensor | None = None
 
 
-@lru_cache(maxsize=64)
+@kept
 def position_code(rows: int, cols: int, step: float, width: int, device: torch.device) -> Tensor:
     """Encode the positions of a grid behind a class token by fixed sines and cosines.
 
@@ -56,18 +55,20 @@ def position_code(rows: int, cols: int, step: float, width: int, device: torch.d
         angle = torch.arange(count, dtype=torch.float64)[:, None] * step * omega
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
-    with torch.inference_mode(False):  # kept, and training may follow
-        row = along(rows).repeat_interleave(cols, 0)
-        col = along(cols).repeat(rows, 1)
-        code = torch.cat([col, row], dim=1)
-        return functional.pad(code, (0, 0, 1, 0)).float().to(device)
+    row = along(rows).repeat_interleave(cols, 0)
+    col = along(cols).repeat(rows, 1)
+    code = torch.cat([col, row], dim=1)
+    return functional.pad(code, (0, 0, 1, 0)).float().to(device)
 
 
-@lru_cache(maxsize=64)
 def grid_layout(rows: int, cols: int, device: torch.device) -> GridLayout:
     """Lay out a class token and one token a cell; kept like the codes."""
-    with torch.inference_mode(False):  # kept, and training may follow
-        return GridLayout.of_grid(rows, cols).to(device)
+    return GridLayout(_grid_buckets(rows, cols, device), 1, 1)
+
+
+@kept
+def _grid_buckets(rows: int, cols: int, device: torch.device) -> Tensor:
+    return GridLayout.of_grid(rows, cols).to(device).one_hot
 
 
 def cells_to_raster(values: Tensor, cell_side: int) -> Tensor:

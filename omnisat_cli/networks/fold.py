@@ -218,6 +218,11 @@ class FoldedSeries(nn.Module):
         return y.view(x.shape[0], x.shape[1], -1)
 
 
+def _reuses(like: Tensor) -> bool:
+    """Whether buffers pay: not on a GPU, and a compiler lays memory out itself."""
+    return not like.is_cuda and not torch.compiler.is_compiling()
+
+
 class _Buffers:
     """Reused outputs of the slices of one call; on a CPU fresh pages cost more than the sums."""
 
@@ -227,17 +232,17 @@ class _Buffers:
 
     def take(self, key: object, rows: int, like: Tensor) -> Tensor:
         """Return an uninitialised (rows, width of `like`) tensor that the next slice reuses."""
-        if like.is_cuda:
-            return torch.empty(rows, like.shape[1], dtype=like.dtype, device=like.device)
+        if not _reuses(like):
+            return like.new_empty(rows, like.shape[1])
         if key not in self.made:
-            self.made[key] = torch.empty(self.rows, like.shape[1], dtype=like.dtype)
+            self.made[key] = like.new_empty(self.rows, like.shape[1])
         return self.made[key][:rows]
 
     def affine(self, key: object, layer: nn.Module, x: Tensor) -> Tensor:
         """Apply a linear layer."""
         assert isinstance(layer, nn.Linear)
-        if x.is_cuda:
-            return torch.nn.functional.linear(x, layer.weight, layer.bias)
+        if not _reuses(x):
+            return functional.linear(x, layer.weight, layer.bias)
         out = self.take(key, x.shape[0], layer.bias.unsqueeze(0))
         return torch.addmm(layer.bias, x, layer.weight.t(), out=out)
 

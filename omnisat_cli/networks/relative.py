@@ -8,16 +8,44 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 BUCKETS = 8
 _FIRST = 3  # the Euclidean rule never gives a lower bucket
 _PREFIX = 7
 _TILED_BYTES = 1 << 25
+_TABLES = 64
 _ALPHA, _BETA, _GAMMA = 1.9, 3.8, 15.2
+P = ParamSpec("P")
+
+
+def kept(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Keep the tables that a function makes.
+
+    In a plain dictionary: a compiler reads it, where it would build again what `lru_cache` holds.
+    """
+    made: dict[object, Tensor] = {}
+
+    @wraps(make)
+    def get(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        key = (args, tuple(kwargs.items()))
+        table = made.get(key)
+        if table is None:
+            if len(made) >= _TABLES:
+                made.clear()
+            with torch.inference_mode(False):  # training may follow
+                made[key] = table = make(*args, **kwargs)
+        return table
+
+    return get
 
 
 def distance_bucket(distance: Tensor) -> Tensor:

@@ -56,6 +56,10 @@ def evaluate(
     side: Annotated[
         int | None, flag("Patches along a place of the dataset; default: its own.", metavar="N")
     ] = None,
+    modalities: Annotated[
+        str | None,
+        flag("What is read of the dataset; default: what its networks read.", metavar="M,M,..."),
+    ] = None,
     subsets: Annotated[
         str | None,
         flag("Also with fewer modalities: all, each, or aerial+s2,s2.", metavar="LIST"),
@@ -119,8 +123,9 @@ def evaluate(
     kind = scoring.choose_route(
         path=path, model=model, dataset=dataset, inputs=inputs, labels=labels
     )
-    if kind != "dataset" and (root or split or folds or side):
-        raise JobError("--root, --split, --folds and --side are about --dataset, which is missing")
+    if kind != "dataset" and (root or split or folds or side or modalities):
+        named = "--root, --split, --folds, --side and --modalities"
+        raise JobError(f"{named} are about --dataset, which is missing")
     wanted, crs = area_of(area)
     scoring.refuse_area(kind, area)
     saving = scoring.Saving(tuple(out or ()), overwrite, update_card, as_json)
@@ -131,7 +136,7 @@ def evaluate(
     elif kind == "dataset":
         from omnisat_cli.cli.scoring_dataset import Part, of_dataset
 
-        part = Part(str(dataset), root, split, folds, side)
+        part = Part(str(dataset), root, split, folds, side, modalities)
         report = of_dataset(str(model), part, (subsets, truth), execution, quiet=quiet)
     else:
         ground = scoring.AreaJob(str(model), inputs, wanted, crs, date_range(dates))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 from tqdm import tqdm
 
+from omnisat_cli.cli.learning_options import comma_list
 from omnisat_cli.engine.device import choose_compute
 from omnisat_cli.engine.memory import keep_freed_memory
 from omnisat_cli.engine.network import load_network, trained_network
@@ -45,6 +46,7 @@ class Part:
     split: str | None
     folds: str | None
     side: int | None
+    modalities: str | None = None
 
     def open(self, card: Card) -> Examples:
         """Open it with the labels a model gives, of pixels or of whole places.
@@ -61,7 +63,14 @@ class Part:
             known = DATASETS.get(self.name)
             side = card.window.size if known is not None and not known.tags else None
             options = Options(side=self.side or side, task="multilabel")
-        return open_dataset(self.name, self.root, split=self.split, folds=folds, options=options)
+        return open_dataset(
+            self.name,
+            self.root,
+            split=self.split,
+            folds=folds,
+            modalities=comma_list(self.modalities),
+            options=options,
+        )
 
 
 def of_dataset(

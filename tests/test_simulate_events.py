@@ -120,6 +120,9 @@ def test_water_darkens_the_radar_on_the_last_dates_alone(
     start = int(np.flatnonzero(np.abs(change).max(axis=1) > 1e-2)[0])
     assert 2 < len(change) - start < 20
     np.testing.assert_allclose(flooded.s1[:start], quiet_river.s1[:start], atol=1e-4)
+    before = ~late(flooded.s2_dates, str(flooded.s1_dates[start] - 12))
+    np.testing.assert_array_equal(flooded.scl[before], quiet_river.scl[before])
+    assert np.abs(flooded.s2[before].astype(int) - quiet_river.s2[before]).max() <= 1
 
 
 def test_water_stands_on_low_ground_and_rivers_are_water(
@@ -136,6 +139,7 @@ def test_water_stands_on_low_ground_and_rivers_are_water(
 def test_flood_water_is_bright_red_and_black_in_the_short_waves(flooded: Scene) -> None:
     water = cells_of(flooded, 1)
     clear = np.isin(flooded.scl[-3:], (4, 5, 6))[:, water]
+    assert (flooded.scl[-3:, water][clear] == 6).mean() > 0.9
     red, swir = (flooded.s2[-3:, band][:, water][clear].mean() for band in (2, 8))
     assert red > 3 * swir
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.simulate.fields import Pixels
     from omnisat_cli.learning.simulate.landscape import Landscape
     from omnisat_cli.learning.simulate.phenology import Canopy
+    from omnisat_cli.learning.simulate.sentinel2 import Shares
     from omnisat_cli.learning.simulate.values import Frame
     from omnisat_cli.learning.simulate.weather import Optical, Radar
 
@@ -101,6 +102,11 @@ class Event:
         return cls(_taken(land, origin), painted, origin, days)
 
     @property
+    def untouched(self) -> Landscape:
+        """The N surfaces as they were."""
+        return replace(self.land, cover=self.land.cover[self.origin])
+
+    @property
     def struck(self) -> NDArray[np.bool_]:
         """(N,) the struck parts."""
         return np.isfinite(self.day)
@@ -125,6 +131,15 @@ class Event:
     ) -> NDArray[np.float32]:
         """Return the backscatter, (N, T, 2) dB, before and after, on soil of that (T,) moisture."""
         return self.before(level, days)
+
+    def scene_classes(
+        self,
+        scl: NDArray[np.uint8],
+        parts: Shares,  # noqa: ARG002
+        days: NDArray[np.float64],  # noqa: ARG002
+    ) -> NDArray[np.uint8]:
+        """Return the (T, h, w) scene classes of untouched land with what changes in them."""
+        return scl
 
     def truth(self, scl: NDArray[np.uint8], days: NDArray[np.float64]) -> NDArray[np.uint8]:  # noqa: ARG002
         """Return (rows, columns) class codes at 1 m, given the (T, h, w) scene classes at 10 m."""

@@ -22,13 +22,20 @@ from omnisat_cli.learning.simulate.event import FOLDER, Event, Ground
 from omnisat_cli.learning.simulate.fields import Pixels, fractal
 from omnisat_cli.learning.simulate.layout import rivers
 from omnisat_cli.learning.simulate.legend import ROOFS, Cover
-from omnisat_cli.learning.simulate.sentinel2 import CLOUD_HIGH, CLOUD_MEDIUM
+from omnisat_cli.learning.simulate.sentinel2 import (
+    BARE,
+    CLOUD_HIGH,
+    CLOUD_MEDIUM,
+    VEGETATION,
+    WATER,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from omnisat_cli.learning.simulate.sentinel2 import Shares
     from omnisat_cli.learning.simulate.spectra import Reflectance
     from omnisat_cli.learning.simulate.values import Frame
     from omnisat_cli.learning.simulate.weather import Optical, Radar
@@ -96,13 +103,24 @@ class Flood(Event):
         beside = self.struck & (self.land.cover != Cover.WATER)
         return Event.backscatter(self, level + beside[:, None, None] * _BOUNCE_DB, days, wetness)
 
+    def scene_classes(
+        self, scl: NDArray[np.uint8], parts: Shares, days: NDArray[np.float64]
+    ) -> NDArray[np.uint8]:
+        """Call the flood water once it is there."""
+        wet = parts.mix((self.land.cover == Cover.WATER).astype(np.float32)) > 0.6
+        clear = np.isin(scl, (VEGETATION, BARE)) & self._during(days)[:, None, None]
+        return np.where(clear & wet, WATER, scl).astype(np.uint8)
+
     def truth(self, scl: NDArray[np.uint8], days: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Return where open water is, and where nobody saw whether it is."""
         water = (self.land.cover == Cover.WATER)[self.painted]
-        during = scl[days >= self.day.min(initial=np.inf)]
+        during = scl[self._during(days)]
         unseen = np.isin(during, (CLOUD_MEDIUM, CLOUD_HIGH)).all(axis=0)
         fine = unseen.repeat(10, axis=0).repeat(10, axis=1)
         return np.where(fine & bool(len(during)), 255, water).astype(np.uint8)
+
+    def _during(self, days: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.asarray(days >= self.day.min(initial=np.inf))
 
 
 def _start(optical: Optical, radar: Radar) -> float:

@@ -179,7 +179,9 @@ def _optical(
     state = event.canopy(canopy(spec.seed, land, calendar(spec.seed, land), year.days), year.days)
     wetness = moisture(spec.seed, spec.year, year.days)
     spectra = event.spectra(reflectance(spec.seed, land, state, wetness), year.days)
-    return observe(spec.seed, land, parts, clear_series(spec.seed, parts, spectra), year)
+    clear = clear_series(spec.seed, parts, spectra)
+    series, scl = observe(spec.seed, event.untouched, parts, clear, year)
+    return series, event.scene_classes(scl, parts, year.days)
 
 
 def _radar(spec: SceneSpec, event: Event, parts: Shares, year: Radar) -> NDArray[np.float32]:

@@ -185,6 +185,11 @@ def modality(name: str) -> Modality:
         raise JobError(f"unknown modality {name!r}; this version knows {known}") from None
 
 
+def stand_alone(names: Iterable[str]) -> bool:
+    """Whether some sensors tell something of patches without others: context alone does not."""
+    return any(not MODALITIES[name].context for name in names)
+
+
 _UNPREFIXED = ("allow_root", "cloud_mask", "duplicate_dates", "keep_snow", "max_cloud")
 _OF_ANY_CUBE = ("crs", "group", "pixels")
 

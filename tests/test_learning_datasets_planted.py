@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from cli_runs import omnisat
 from planted_files import write_planted
 
 from omnisat_cli.errors import JobError, SourceError
 from omnisat_cli.learning.datasets import Options, open_dataset
+from omnisat_cli.learning.scoring.evaluate_pack import choose_subsets
+from omnisat_cli.packs.registry import read_pack
 from omnisat_cli.sources.values import Series
 
 if TYPE_CHECKING:
@@ -185,3 +188,20 @@ def test_tables_of_classes_are_checked(root: Path, content: object, message: str
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"labels2.json is missing; expected PLANTED"):
         open_dataset("planted", tmp_path)
+
+
+def test_ground_around_is_no_subset_of_its_own() -> None:
+    assert choose_subsets("each", ("s2", "modis")) == (("s2", "modis"), ("s2",))
+    assert choose_subsets("all", ("s2", "modis")) == (("s2", "modis"), ("s2",))
+    with pytest.raises(JobError, match="modis tells of the ground around alone"):
+        choose_subsets("s2,modis", ("s2", "modis"))
+
+
+def test_species_are_learnt_from_whole_tiles(published: Path, tmp_path: Path) -> None:
+    words = ("--dataset", "planted", "--root", published, "--device", "cpu", "--threads", 1)
+    how = ("--whole-places", "--network", "anysat", "--size", "tiny", "--steps", 1, "--batch", 2)
+    parts = ("--split", "train", "--val-split", "val", "--modalities", "s2,modis")
+    done = omnisat("train", *words, *how, *parts, "-o", tmp_path / "pack")
+    assert done.code == 0, done.err
+    (scores,) = read_pack(tmp_path / "pack").card.scores.values()
+    assert set(scores) == {"s2+modis", "s2"}  # modis alone tells nothing of a tile

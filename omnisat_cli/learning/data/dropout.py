@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from omnisat_cli.modality import stand_alone
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -42,8 +44,8 @@ def drop_modalities(
 ) -> dict[str, Piece]:
     """Leave modalities out: over a whole window or a half-plane; one always stays whole.
 
-    That one is drawn among those that show at least half as much as the one that shows most: a
-    modality that is hardly there would leave nothing to look at.
+    That one can stand alone, and is drawn among those that show at least half as much as the one
+    that shows most: a modality that is hardly there would leave nothing to look at.
 
     Args:
         pieces: What is there.
@@ -51,7 +53,7 @@ def drop_modalities(
         drop_region: Chance that it is left out over a half-plane.
         rng: Random numbers.
     """
-    shown = {name: int(piece.present.sum()) for name, piece in pieces.items()}
+    shown = {n: int(piece.present.sum()) for n, piece in pieces.items() if stand_alone((n,))}
     able = [name for name, count in shown.items() if 2 * count >= max(shown.values())]
     kept = str(rng.choice(able)) if able else ""
     left = {}

@@ -13,6 +13,7 @@ from omnisat_cli.learning.scoring.mapping import on_labels
 from omnisat_cli.learning.scoring.report import Report, card_figures
 from omnisat_cli.learning.scoring.schemes import scheme_classes
 from omnisat_cli.learning.scoring.tally import Tally
+from omnisat_cli.modality import stand_alone
 from omnisat_cli.outputs import disk
 from omnisat_cli.packs.registry import CARD
 
@@ -38,16 +39,17 @@ def choose_subsets(text: str | None, available: Sequence[str]) -> tuple[Subset, 
         available: Modalities that the model uses and the imagery has, in the order of the card.
 
     Raises:
-        JobError: If a subset names something else.
+        JobError: If a subset names something else, or sensors that tell nothing alone.
     """
     whole = tuple(available)
     if text is None:
         return (whole,)
     if text == "each":
-        return tuple(dict.fromkeys([whole, *((name,) for name in whole)]))
+        parts = dict.fromkeys([whole, *((name,) for name in whole)])
+        return tuple(part for part in parts if stand_alone(part))
     if text == "all":
-        sizes = range(len(whole), 0, -1)
-        return tuple(part for size in sizes for part in combinations(whole, size))
+        every = (combinations(whole, size) for size in range(len(whole), 0, -1))
+        return tuple(part for parts in every for part in parts if stand_alone(part))
     subsets = []
     for part in text.split(","):
         wanted = {name.strip() for name in part.split("+")}
@@ -56,6 +58,10 @@ def choose_subsets(text: str | None, available: Sequence[str]) -> tuple[Subset, 
             raise JobError(
                 f"--subsets {text}: {unknown[0] or 'nothing'} is none of {', '.join(whole)}; write "
                 "all, each, or subsets like aerial+s2,s2"
+            )
+        if not stand_alone(wanted):
+            raise JobError(
+                f"--subsets {text}: {part} tells of the ground around alone; add another"
             )
         subsets.append(tuple(name for name in whole if name in wanted))
     return tuple(dict.fromkeys(subsets))

@@ -16,6 +16,7 @@ from omnisat_cli.learning.training.objectives import (
     showing,
     tag_logits,
 )
+from omnisat_cli.modality import stand_alone
 from omnisat_cli.networks.seam import PatchLocal
 from omnisat_cli.networks.tile import Tile
 
@@ -63,7 +64,7 @@ class Validation:
         return self._measured(network, [every])[every]
 
     def by_subset(self, network: nn.Module) -> dict[str, Figures]:
-        """Measure with everything, without each modality, and with each alone.
+        """Measure with everything, without each modality, and with each that can stand alone.
 
         Returns:
             "aerial+s2+s1" to its figures, rounded; a subset is measured where it shows something,
@@ -72,7 +73,8 @@ class Validation:
         every = tuple(self.batcher.readers)
         without = [tuple(n for n in every if n != left) for left in every]
         alone = [(name,) for name in every]
-        subsets = list(dict.fromkeys(part for part in (every, *without, *alone) if part))
+        parts = dict.fromkeys((every, *without, *alone))
+        subsets = [part for part in parts if stand_alone(part)]
         with torch.no_grad():
             found = self._measured(network, subsets)
         return {

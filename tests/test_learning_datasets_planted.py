@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from cli_runs import omnisat
 from planted_files import write_planted
+from torch import nn
 
 from omnisat_cli.errors import JobError, SourceError
+from omnisat_cli.learning.data.batches import Batcher, BatchSpec
+from omnisat_cli.learning.data.statistics import make_modality_cards
 from omnisat_cli.learning.datasets import Options, open_dataset
 from omnisat_cli.learning.scoring.evaluate_pack import choose_subsets
-from omnisat_cli.packs.registry import read_pack
+from omnisat_cli.learning.training.validation import Validation
 from omnisat_cli.sources.values import Series
 
 if TYPE_CHECKING:
@@ -197,11 +199,14 @@ def test_ground_around_is_no_subset_of_its_own() -> None:
         choose_subsets("s2,modis", ("s2", "modis"))
 
 
-def test_species_are_learnt_from_whole_tiles(published: Path, tmp_path: Path) -> None:
-    words = ("--dataset", "planted", "--root", published, "--device", "cpu", "--threads", 1)
-    how = ("--whole-places", "--network", "anysat", "--size", "tiny", "--steps", 1, "--batch", 2)
-    parts = ("--split", "train", "--val-split", "val", "--modalities", "s2,modis")
-    done = omnisat("train", *words, *how, *parts, "-o", tmp_path / "pack")
-    assert done.code == 0, done.err
-    (scores,) = read_pack(tmp_path / "pack").card.scores.values()
-    assert set(scores) == {"s2+modis", "s2"}  # modis alone tells nothing of a tile
+def test_validation_measures_sensors_that_tell_something_alone(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = open_dataset("planted", published, modalities=["s2", "modis"])
+    batcher = Batcher(examples, make_modality_cards(examples), BatchSpec(2), seed=0)
+    measured: list[tuple[str, ...]] = []
+    monkeypatch.setattr(
+        Validation, "_measured", lambda _self, _network, parts: measured.extend(parts) or {}
+    )
+    Validation(batcher).by_subset(nn.Identity())
+    assert measured == [("s2", "modis"), ("s2",)]

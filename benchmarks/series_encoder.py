@@ -62,7 +62,7 @@ def _child(args: argparse.Namespace) -> None:
 
     from omnisat_cli.engine.memory import keep_freed_memory
     from omnisat_cli.networks.configs import SeriesConfig
-    from omnisat_cli.networks.fold import FoldedSeries
+    from omnisat_cli.networks.fold_series import FoldedSeries
     from omnisat_cli.networks.series import SeriesEncoder
 
     torch.set_num_threads(args.threads)

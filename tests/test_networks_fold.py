@@ -18,11 +18,10 @@ from omnisat_cli.networks.configs import (
 )
 from omnisat_cli.networks.fold import (
     FoldedImage,
-    FoldedPixels,
-    FoldedSeries,
     Winograd,
     fold_for_inference,
 )
+from omnisat_cli.networks.fold_series import FoldedPixels, FoldedSeries
 from omnisat_cli.networks.image import ImageEncoder
 from omnisat_cli.networks.omnisat import OmniSat
 from omnisat_cli.networks.seam import PatchLocal

@@ -314,9 +314,29 @@ class FoldedSegmenter(nn.Module):
         return self.head.dense(logits)
 
 
+class _ImageTokens(nn.Module):
+    """A `FoldedImage` of which only the tokens are kept, patches a slice at a time."""
+
+    def __init__(self, image: FoldedImage) -> None:
+        super().__init__()
+        self.image = image
+
+    def forward(self, patches: Tensor) -> ImageFeatures:
+        """Encode patches (N, C, p, p); the finer features are empty."""
+        side, width = self.image.side, self.image.stem.out_features
+        rows = slice_rows(side * side * width * patches.element_size(), patches, 16)
+        tokens = torch.cat([self.image(part).token for part in torch.split(patches, rows)])
+        nothing = tokens.new_empty(0, width, side, side)
+        return ImageFeatures(tokens, nothing, nothing)
+
+
 def _fold_tile(network: OmniSatTile) -> OmniSatTile:
     folded = copy.deepcopy(network)
     folded.encoder = _fold_encoders(network.encoder)
+    for part in network.config.encoder.images:
+        image = folded.encoder.projector(part.name)
+        assert isinstance(image, FoldedImage)
+        folded.encoder.add_module(f"projector_{part.name}", _ImageTokens(image))
     return folded.requires_grad_(False)
 
 

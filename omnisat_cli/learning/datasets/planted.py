@@ -11,7 +11,7 @@ which are not read. Sentinel-1 and -2 have 12 × 12 px of 10 m, Landsat 7 and AL
 tags have one class set. Where a tile lies is not in these files: each is a group of its own.
 Optical numbers are delivered as stored and taken for reflectance × 10 000, which no source says.
 
-Radar becomes dB, whichever of dB, power or ALOS-2's numbers some of the tiles hold. Not as there: no
+Radar becomes dB, whichever of dB, power or ALOS-2's numbers some tiles hold. Not as there: no
 ratio is stored beside, networks that want one take the difference in dB (there: the quotient of
 the numbers as stored, within ±10 000); tiles are drawn evenly (there: by the root of how often
 their class occurs); all dates are delivered.

@@ -83,6 +83,7 @@ class Job:
         crs: CRS of the map; None = that of the finest input.
         resolution: Output pixel in metres; None = the finest the model gives with these inputs.
         patch_m: Patch size in metres, of those the model allows; None = the model's own.
+        scales: Smaller patch sizes whose logits are averaged with those of `patch_m`.
         dates: First and last date (ISO) of the series that are used; None = all.
         missing_modality: "allow", or "fail" when a modality of the model has no file.
         on_error: "fail" at the first unreadable block, or make it a "hole".
@@ -102,6 +103,7 @@ class Job:
     probabilities: bool = False
     boundary: bool = False
     patch_m: float | None = None
+    scales: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -115,8 +117,9 @@ class Job:
         """Return what the fingerprint covers, as plain values; where the map goes is not part."""
         facts = asdict(self)
         facts.pop("out")
-        if self.patch_m is None:  # maps begun before there was a choice go on
-            facts.pop("patch_m")
+        for name in ("patch_m", "scales"):  # maps begun before there was a choice go on
+            if not facts[name]:
+                facts.pop(name)
         return facts
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from anysat_packs import anysat_config, norms
-from cli_runs import omnisat, write_s2
+from anysat_packs import CLASSES, anysat_config, norms
+from cli_runs import omnisat, write_s1, write_s2
 from safetensors.torch import load_file, save_file
 
 from omnisat_cli.errors import Exit
@@ -180,11 +180,10 @@ def test_the_published_folders_of_utae_say_which_fold_and_sizes_they_hold(tmp_pa
     sizes = {"encoder_widths": (16, 32), "decoder_widths": (16, 32), "out_widths": (16, 20)}
     folder = tmp_path / "UTAE" / "Fold_3"
     folder.mkdir(parents=True)
-    torch.save({"state_dict": utae(**sizes)}, folder / "model.pth.tar")
+    save_file(utae(**sizes), folder / "model.safetensors")
     named = {"encoder_widths": "[16,32]", "decoder_widths": "[16,32]", "out_conv": "[16, 20]"}
     (folder.parent / "conf.json").write_text(json.dumps(named))
-    words = ("--as", "utae", TRUST)
-    code, said = convert(folder / "model.pth.tar", tmp_path / "pack", *words)
+    code, said = convert(folder / "model.safetensors", tmp_path / "pack", "--as", "utae")
     assert code == 0, said
     card = read_pack(tmp_path / "pack").card
     assert "fold 3 (trained on folds (3, 4, 5)); statistics of fold 1 of PASTIS" in card.training
@@ -268,7 +267,15 @@ def test_a_fine_tuned_omnisat_labels_places(tmp_path: Path) -> None:
     names = set(load_file(tmp_path / "pack" / "weights.safetensors"))
     assert set(rename(tensors, card)) == names  # with a card of one's own it fits as well
     write_s2(tmp_path / "s2.nc")
-    words = ("--s2", tmp_path / "s2.nc", "-o", tmp_path / "map.tif", "--probabilities")
+    words = (
+        "--s2",
+        tmp_path / "s2.nc",
+        "-o",
+        tmp_path / "map.tif",
+        "--probabilities",
+        "--threads",
+        1,
+    )
     done = omnisat("predict", "-m", tmp_path / "pack", *words)
     assert done.code == 0, done.err
     assert "any number of classes a place of 60 m" in done.out
@@ -346,3 +353,67 @@ def test_statistics_of_folds_are_averaged(tmp_path: Path) -> None:
     (tmp_path / "norm.json").write_text(json.dumps(FOLDS))
     assert read_norms(tmp_path / "norm.json")["s2"].mean == (3.0,) * 10
     assert read_norms(tmp_path / "norm.json", (1, 2))["s2"].std == (15.0,) * 10
+
+
+def tuned(path: Path, width: int, answers: int, prefix: str = "model.head.") -> None:
+    """Write an AnySat with a head of its training code."""
+    layers = torch.nn.Sequential(torch.nn.LayerNorm(width), torch.nn.Linear(width, answers))
+    tensors = {f"model.model.{key}": value for key, value in anysat().items()}
+    tensors |= {f"{prefix}{key}": value for key, value in layers.state_dict().items()}
+    save_file(tensors, path)
+
+
+def test_the_dense_head_of_pastis_maps_where_sentinel_2_is(tmp_path: Path) -> None:
+    (tmp_path / "three.json").write_text(json.dumps(CLASSES.to_json()))
+    tuned(tmp_path / "t.safetensors", 2 * 64, 3)
+    words = ("--as", "anysat", "--legend", tmp_path / "three.json", "--patch-size", 40)
+    code, said = convert(
+        tmp_path / "t.safetensors", tmp_path / "pack", *words, "--modalities", "s2,s1"
+    )
+    assert code == 0, said
+    card = read_pack(tmp_path / "pack").card
+    assert (card.patch_m, card.coarse_m, card.fine_m) == (40, 10, 10)
+    assert card.network.config["fine_sensor"] == "s2"
+    write_s2(tmp_path / "s2.nc")
+    write_s1(tmp_path / "s1.nc")
+    run = ("-m", tmp_path / "pack", "--threads", 1, "-q")
+    both = (*run, "--s2", tmp_path / "s2.nc", "--s1", tmp_path / "s1.nc")
+    maps = []
+    for sizes in ("40", "20,40"):
+        out = tmp_path / f"{sizes}.tif"
+        done = omnisat("predict", *both, "--patch-size", sizes, "-o", out)
+        assert done.code == 0, done.err
+        with rasterio.open(out) as file:
+            assert file.res == (10, 10)
+            maps.append(file.read(1))
+    assert maps[0].shape == maps[1].shape
+    assert (maps[0] != maps[1]).any()
+    alone = omnisat("predict", *run, "--s1", tmp_path / "s1.nc", "-o", tmp_path / "no.tif")
+    assert (alone.code, "draws its map from s2" in alone.err) == (Exit.USAGE, True)
+    wrong = omnisat("predict", *both, "--patch-size", "40,25", "-o", tmp_path / "no.tif")
+    assert (wrong.code, "--patch-size 25" in wrong.err) == (Exit.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("width", "answers", "patch_m", "expected"),
+    [
+        (128, 300, 10, {"fine_sensor": "aerial-flair", "fine_pixels": 10, "coarse_side": 0}),
+        (64, 48, 40, {"fine_sensor": None, "coarse_side": 4}),
+    ],
+)
+def test_heads_of_anysat_are_told_by_their_sizes(
+    width: int, answers: int, patch_m: int, expected: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "three.json").write_text(json.dumps(CLASSES.to_json()))
+    (tmp_path / "norm.json").write_text(
+        json.dumps({"aerial-flair": {"mean": [100.0] * 5, "std": [50.0] * 5}})
+    )
+    tuned(tmp_path / "t.safetensors", width, answers, "model.mlp.mlp.")
+    words = ("--as", "anysat", "--legend", tmp_path / "three.json", "--patch-size", patch_m)
+    given = ("--norm", tmp_path / "norm.json", "--modalities", "aerial-flair,s2")
+    code, said = convert(tmp_path / "t.safetensors", tmp_path / "pack", *words, *given)
+    assert code == 0, said
+    card = read_pack(tmp_path / "pack").card
+    assert expected.items() <= card.network.config.items()
+    assert card.fine_m == (10.0 if patch_m == 40 else 0.2)
+    assert omnisat("model", "verify", tmp_path / "pack").code == 0

@@ -98,3 +98,16 @@ def date_range(text: str | None) -> tuple[str, str] | None:
     """Read "A/B" with two ISO days; None where the text is something else (a file)."""
     found = None if text is None else _RANGE.fullmatch(text.strip())
     return None if found is None else (found[1], found[2])
+
+
+def patch_sizes(text: str | None) -> tuple[float, ...]:
+    """Read "40" or "20,40,80": sides of patches in metres, the largest first.
+
+    Raises:
+        JobError: If a part is no number.
+    """
+    parts = [] if text is None else text.split(",")
+    try:
+        return tuple(sorted({float(part) for part in parts}, reverse=True))
+    except ValueError:
+        raise JobError(f"--patch-size {text}: write metres as 40, or 20,40") from None

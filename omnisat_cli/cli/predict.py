@@ -37,7 +37,8 @@ def predict(
         float | None, flag("Pixel of the map in metres.", metavar="METRES")
     ] = None,
     patch_size: Annotated[
-        float | None, flag("Patch in metres, where the model allows several.", metavar="METRES")
+        str | None,
+        flag("Patch in metres, where the model allows several; M,M averages.", metavar="METRES"),
     ] = None,
     missing_modality: Annotated[
         opt.Allowance, flag("A modality of the model without file.")
@@ -75,6 +76,7 @@ def predict(
     wish = ParcelWish(parcels, parcels_in, overwrite)
     boundary |= wish.needs_boundary(model)
     wanted, crs = area_of(area)
+    patches = opt.patch_sizes(patch_size)
     job = Job(
         inputs=inputs_from(imagery, dates),
         model=model,
@@ -87,7 +89,8 @@ def predict(
         on_error=on_error.value,
         probabilities=probabilities,
         boundary=boundary,
-        patch_m=patch_size,
+        patch_m=patches[0] if patches else None,
+        scales=patches[1:],
     )
     execution = execution_of(compute, prefetch, workers)
     if dry_run:

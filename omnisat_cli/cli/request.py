@@ -86,7 +86,8 @@ def command_of(job: Mapping[str, object], out: Path) -> str:
         if job.get(name) is not None:
             words += [f"--{name}", str(job[name])]
     if job.get("patch_m") is not None:
-        words += ["--patch-size", str(job["patch_m"])]
+        sizes = (job["patch_m"], *_sequence(job.get("scales", ())))
+        words += ["--patch-size", ",".join(map(str, sizes))]
     if job.get("dates"):
         words += ["--dates", "/".join(map(str, _sequence(job["dates"])))]
     for name, default in (("missing_modality", "allow"), ("on_error", "fail")):

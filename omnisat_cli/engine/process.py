@@ -15,7 +15,7 @@ from omnisat_cli.engine.fuse import (
     window_predictor,
     windows_with_data,
 )
-from omnisat_cli.networks.seam import PatchLocal, WindowBased
+from omnisat_cli.networks.seam import HasTraits, PatchLocal, WindowBased
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,8 +96,11 @@ class BlockMapper:
         }
         local = [present[feed.name] for feed in feeds if not feed.is_context]
         seen = np.logical_or.reduce(local) if local else np.zeros(sample.window.shape, bool)
+        needed = self.network.traits.needed if isinstance(self.network, HasTraits) else ()
+        for name in needed:
+            seen = seen & present.get(name, np.zeros(sample.window.shape, bool))
         for feed in feeds:
-            if feed.is_context:
+            if feed.is_context or needed:
                 present[feed.name] &= seen
         return present
 

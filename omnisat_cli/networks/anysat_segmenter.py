@@ -81,28 +81,56 @@ class AnySatSegmenterConfig(AnySatLayout):
     """An AnySat that maps classes.
 
     Attributes:
-        coarse_side: Pixels of the coarse output along a patch.
+        coarse_side: Pixels of the coarse output along a patch; 0 for none.
         fine_sensor: Sensor whose sub-patches give the fine output; None for coarse output only.
         fine_pixels: Pixels of the fine output along one of its sub-patches.
+        fine_only: Leave the coarse output out: it belongs to patches of another size.
+        scales: Further patch sizes, metres, whose logits are averaged with those of `patch_m`.
     """
 
     coarse_side: int = 1
     fine_sensor: str | None = None
     fine_pixels: int = 1
+    fine_only: bool = False
+    scales: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what no window can have."""
         AnySatLayout.__post_init__(self)  # `super()` does not see through slots
-        sides = (self.coarse_side, self.fine_pixels)
+        object.__setattr__(self, "scales", tuple(self.scales))
+        sides = (self.coarse_side + 1, self.fine_pixels)
         if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in sides):
-            raise ValueError(f"pixels must be above 0, found {sides}")
+            raise ValueError(f"pixels must be above 0, found {self.coarse_side} and {sides[1]}")
         if self.fine_sensor is not None and self.encoder.sensor(self.fine_sensor).whole_window:
             raise ValueError(f"{self.fine_sensor} has one pixel a window and no finer output")
-        if self.fine_side % self.coarse_side:
+        if self.needs_fine and self.fine_sensor is None:
+            raise ValueError("without a coarse output a sensor must give the fine one")
+        if not self.needs_fine and self.fine_side % self.coarse_side:
             raise ValueError(
                 f"{self.fine_side} fine pixels along a patch are no whole multiple of "
                 f"{self.coarse_side} coarse ones"
             )
+        self._check_scales()
+
+    def _check_scales(self) -> None:
+        """Refuse patch sizes that cannot be averaged with the own one."""
+        wrong = [size for size in self.scales if size >= self.patch_m or self.patch_m % size]
+        if wrong:
+            raise ValueError(f"patches of {wrong[0]} m do not divide those of {self.patch_m} m")
+        if not self.scales:
+            return
+        if not self.needs_fine:
+            raise ValueError("only the fine output is averaged over patch sizes: set fine_only")
+        for sensor in self.encoder.sensors:
+            if sensor.whole_window:
+                raise ValueError(f"{sensor.name} has no patches of several sizes")
+            for size in self.scales:
+                sensor.patch_side(size, self.encoder.behaviour)
+
+    @property
+    def needs_fine(self) -> bool:
+        """Whether ground without the fine sensor has no answer."""
+        return self.fine_only or self.coarse_side == 0
 
     @property
     def fine_side(self) -> int:
@@ -152,7 +180,12 @@ class AnySatPatches(nn.Module):
         grid: Grid | None = None,
     ) -> Tensor:
         """Fuse windows; see `PatchLocal.fuse`. `grid` when the window is not the configured one."""
-        grid = grid or self.layout.grid
+        return self._fused(tokens, present, grid or self.layout.grid, self.layout.patch_m)
+
+    def _fused(
+        self, tokens: Mapping[str, Tensor], present: Mapping[str, Tensor], grid: Grid, patch_m: int
+    ) -> Tensor:
+        """Fuse windows of a grid of patches of some size."""
         names = [name for name in tokens if bool(present[name].any())]
         local = [n for n in tokens if not self.layout.encoder.sensor(n).whole_window]
         if not set(names) & set(local):
@@ -164,7 +197,7 @@ class AnySatPatches(nn.Module):
                 given[name] = _window_token(tokens[name], present[name])
                 flags[name] = present[name].any(1, keepdim=True)
         masks = {name: mask for name, mask in flags.items() if not bool(mask.all())}
-        return self.encoder.fuse(given, grid, self.layout.patch_m, masks)
+        return self.encoder.fuse(given, grid, patch_m, masks)
 
 
 class AnySatSegmenter(AnySatPatches):
@@ -178,7 +211,11 @@ class AnySatSegmenter(AnySatPatches):
         super().__init__(config)
         self.config = config
         width = config.encoder.width
-        self.coarse = MapHead(width, config.classes, config.coarse_side, "class")
+        self.coarse = (
+            None
+            if config.coarse_side == 0
+            else MapHead(width, config.classes, config.coarse_side, "class")
+        )
         self.fine = (
             None
             if config.fine_sensor is None
@@ -192,7 +229,9 @@ class AnySatSegmenter(AnySatPatches):
         if config.fine_sensor is None:
             return super().traits
         side = config.fine_side // config.fine_pixels
-        return replace(super().traits, fine={config.fine_sensor: config.encoder.width * side**2})
+        fine = {config.fine_sensor: config.encoder.width * side**2}
+        needed = (config.fine_sensor,) if config.needs_fine else ()
+        return replace(super().traits, fine=fine, needed=needed)
 
     def encode_image(self, name: str, pixels: Tensor) -> Encoded:
         """Encode image patches; see `PatchLocal.encode_image`."""
@@ -215,33 +254,35 @@ class AnySatSegmenter(AnySatPatches):
     ) -> Dense:
         """Turn fused windows into logits; see `PatchLocal.decode`."""
         patches = torch.unflatten(fused[:, 1:], 1, grid or self.config.grid)  # (B, h, w, D)
+        name = self.config.fine_sensor
+        if self.config.needs_fine:
+            assert name is not None
+            return Dense(self._fine_logits(patches, fine[name]))
+        assert self.coarse is not None
         coarse: Tensor = self.coarse(patches)
         if not fine_output:
             return Dense(coarse)
         times = self.config.fine_side // self.config.coarse_side
         coarse = coarse.repeat_interleave(times, 2).repeat_interleave(times, 3)
-        name = self.config.fine_sensor
         if name is None or name not in fine:
             return Dense(coarse)
-        return Dense(self._fine_logits(patches, fine[name], present[name], coarse))
-
-    def _fine_logits(
-        self, patches: Tensor, fine: Tensor, present: Tensor, coarse: Tensor
-    ) -> Tensor:
-        """Replace coarse logits (B, K, H, W) where patches have sub-patches (B, P, D, f, f)."""
-        assert self.fine is not None
-        rows, cols = patches.shape[1:3]
-        side = fine.shape[-1]
-        cells = torch.unflatten(fine, 1, (rows, cols)).permute(0, 1, 4, 2, 5, 3)
-        cells = cells.flatten(3, 4).flatten(1, 2)  # (B, rows * f, cols * f, D)
-        own = patches.repeat_interleave(side, 1).repeat_interleave(side, 2)
-        logits: Tensor = self.fine(torch.cat([own, cells], dim=-1))
-        if bool(present.all()):
-            return logits
-        where = torch.unflatten(present, 1, (rows, cols))
+        logits = self._fine_logits(patches, fine[name])
+        if bool(present[name].all()):
+            return Dense(logits)
+        where = torch.unflatten(present[name], 1, patches.shape[1:3])
         times = self.config.fine_side
         where = where.repeat_interleave(times, 1).repeat_interleave(times, 2)
-        return torch.where(where.unsqueeze(1), logits, coarse)
+        return Dense(torch.where(where.unsqueeze(1), logits, coarse))
+
+    def _fine_logits(self, patches: Tensor, fine: Tensor) -> Tensor:
+        """Join patches (B, h, w, D) to their sub-patches (B, P, D, f, f): (B, K, H, W)."""
+        assert self.fine is not None
+        cells = torch.unflatten(fine, 1, patches.shape[1:3]).permute(0, 1, 4, 2, 5, 3)
+        cells = cells.flatten(3, 4).flatten(1, 2)  # (B, rows * f, cols * f, D)
+        side = fine.shape[-1]
+        own = patches.repeat_interleave(side, 1).repeat_interleave(side, 2)
+        logits: Tensor = self.fine(torch.cat([own, cells], dim=-1))
+        return logits
 
     def _encoded(self, name: str, patches: Patches) -> Encoded:
         if name != self.config.fine_sensor:

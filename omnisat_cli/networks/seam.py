@@ -51,11 +51,13 @@ class Traits:
         fine: Modality to the numbers of a patch's finer features; the finest output needs one of
             these modalities.
         pixels: Modality to its pixels along a patch; None where any number will do.
+        needed: Modalities without which it has no answer at a patch.
     """
 
     width: int = 256
     fine: Mapping[str, int] = field(default_factory=dict)
     pixels: Mapping[str, int] | None = None
+    needed: tuple[str, ...] = ()
 
 
 @runtime_checkable

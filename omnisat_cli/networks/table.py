@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.overrides import TorchFunctionMode
 
+from omnisat_cli.networks.anysat_scales import AnySatScales
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
 from omnisat_cli.networks.dual_stream import DualStream, DualStreamConfig
 from omnisat_cli.networks.probe import Probe, ProbeConfig
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+
+def _anysat(config: AnySatSegmenterConfig) -> AnySatSegmenter:
+    return AnySatScales(config) if config.scales else AnySatSegmenter(config)
+
+
 NETWORKS: Mapping[str, Callable[[Mapping[str, object]], nn.Module]] = MappingProxyType(
     {
         "omnisat": lambda plain: OmniSatSegmenter(SegmenterConfig.from_dict(plain)),
@@ -30,7 +36,7 @@ NETWORKS: Mapping[str, Callable[[Mapping[str, object]], nn.Module]] = MappingPro
         "dual-stream": lambda plain: DualStream(DualStreamConfig.from_dict(plain)),
         "omnisat-tile": lambda plain: OmniSatTile(TileConfig.from_dict(plain)),
         "anysat-tile": lambda plain: AnySatTile(AnySatTileConfig.from_dict(plain)),
-        "anysat": lambda plain: AnySatSegmenter(AnySatSegmenterConfig.from_dict(plain)),
+        "anysat": lambda plain: _anysat(AnySatSegmenterConfig.from_dict(plain)),
         "probe": lambda plain: _build_probe(ProbeConfig.from_dict(plain)),
     }
 )

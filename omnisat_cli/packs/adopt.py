@@ -19,9 +19,9 @@ from omnisat_cli.packs.published_anysat import (
     Forms,
     Part,
     anysat_parcel,
-    anysat_places,
     fresh_anysat,
 )
+from omnisat_cli.packs.published_anysat_heads import with_head
 from omnisat_cli.packs.published_omnisat import Dataset, omnisat_parcel
 from omnisat_cli.packs.published_utae import UTAE_FOLDS, utae_parcel
 from omnisat_cli.packs.registry import CARD, Pack
@@ -180,9 +180,7 @@ def _parcel(tensors: Tensors, origin: Origin, adoption: Adoption) -> Parcel:
                 cast("TrunkAttention", adoption.trunk_attention),
             ),
         )
-        return (
-            parcel if legend is None else anysat_places(parcel, tensors, legend, adoption.place_m)
-        )
+        return parcel if legend is None else with_head(parcel, tensors, legend, adoption.place_m)
     if adoption.form == "utae":
         return utae_parcel(tensors, origin, _sizes(adoption.sizes), fold=adoption.fold)
     dataset = cast("Dataset", adoption.form.removeprefix("omnisat-"))

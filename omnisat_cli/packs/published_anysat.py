@@ -127,9 +127,9 @@ def anysat_parcel(
     }
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        head = AnySatSegmenter(config).coarse.state_dict()
+        fresh = AnySatSegmenter(config).state_dict()
     weights = {f"encoder.{key}": value for key, value in kept.items()}
-    weights |= {f"coarse.{key}": value for key, value in head.items()}
+    weights |= {key: value for key, value in fresh.items() if key.startswith("coarse.")}
     own = [name for name in names if name not in origin.norms]
     card = _anysat_card(config, origin, {name: norms[name] for name in names}).model_copy(
         update={

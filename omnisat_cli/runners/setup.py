@@ -88,7 +88,7 @@ def prepare(job: Job, execution: Execution, *, for_map: bool = True) -> Setup:
     Raises:
         OmnisatError: If anything about the job, its files or its model does not fit.
     """
-    pack = at_patch_size(find_pack(job.model), job.patch_m)
+    pack = at_patch_size(find_pack(job.model), job.patch_m, job.scales)
     if for_map:
         _check_maps(pack)
     digest = verify_weights(pack)
@@ -177,7 +177,14 @@ def _check_feeds(pack: Pack, traits: Traits | None, feeds: tuple[Feed, ...]) -> 
         )
     if len(feeds) > MAX_MODALITIES:
         raise JobError(f"{len(feeds)} modalities are given; one map takes {MAX_MODALITIES}")
-    if traits is None or traits.pixels is None:
+    if traits is None:
+        return
+    lacking = [name for name in traits.needed if name not in {feed.name for feed in feeds}]
+    if lacking:
+        raise JobError(
+            f"{card.name} draws its map from {' and '.join(lacking)}, of which no file is given"
+        )
+    if traits.pixels is None:
         return
     for feed in feeds:
         pixels = traits.pixels.get(feed.name)

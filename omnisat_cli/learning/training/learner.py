@@ -17,7 +17,7 @@ from omnisat_cli.learning.training.design import (
 from omnisat_cli.learning.training.design_anysat import ANYSAT_SIZES, design_anysat, design_maps
 from omnisat_cli.learning.training.transfer import Transfer, take_weights
 from omnisat_cli.modality import modality
-from omnisat_cli.networks.anysat_config import AnySatConfig
+from omnisat_cli.networks.anysat_config import CELL_M, AnySatConfig
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenterConfig
 from omnisat_cli.networks.configs import OmniSatConfig
 from omnisat_cli.networks.dual_stream import DualStreamConfig
@@ -115,6 +115,7 @@ class Learner:
         frozen: Parts that do not learn.
         start: Name of the pack it starts from, or None.
         start_digest: Digest of that pack's weights, or None.
+        patch_sizes: Other patch sizes of its fine output, in metres: those of that pack.
         transfer: What came over from it, or None.
     """
 
@@ -128,6 +129,7 @@ class Learner:
     frozen: tuple[nn.Module, ...] = ()
     start: str | None = None
     start_digest: str | None = None
+    patch_sizes: tuple[float, ...] = ()
     transfer: Transfer | None = None
 
     @property
@@ -367,8 +369,15 @@ def _from_pack(examples: Examples, job: TrainJob, pack: Pack) -> Learner:
         frozen=_freeze(learner.network, card) if job.freeze else (),
         start=card.name,
         start_digest=card.weights_sha256,
+        patch_sizes=_other_sizes(pack.card, card.patch_m) if config.get("fine_sensor") else (),
         transfer=transfer,
     )
+
+
+def _other_sizes(card: Card, patch_m: float) -> tuple[float, ...]:
+    """Return the patch sizes of a pack beside one of them."""
+    every = {card.patch_m, *card.patch_sizes}
+    return tuple(sorted(every - {patch_m})) if card.patch_sizes else ()
 
 
 def _adapted(examples: Examples, card: Card, side: int) -> tuple[str, dict[str, object]]:
@@ -396,7 +405,10 @@ def _anysat_maps(examples: Examples, card: Card, side: int) -> dict[str, object]
     """Return an AnySat that draws maps: with the heads of a pack, or new ones for the labels."""
     config, classes = card.network.config, len(examples.legend.classes)
     if card.network.kind == "anysat" and not card.pretrained_only:
-        return {**config, "classes": classes, "grid": [side, side]}
+        known = {"classes": classes, "grid": [side, side], "fine_only": False}
+        if config.get("fine_only") or config.get("coarse_side") == 0:
+            known["coarse_side"] = round(card.patch_m) // CELL_M  # the sensor may lack in training
+        return {**config, **known}
     plain = config.get("encoder")
     if not isinstance(plain, dict):
         raise CheckpointError(f"the card of {card.name} describes no encoder")

@@ -344,6 +344,7 @@ class _Trainee:
             network=NetworkCard(kind=learner.kind, config=learner.config),
             modalities=learner.cards,
             patch_m=material.training.patch_m,
+            patch_sizes=learner.patch_sizes,
             coarse_m=learner.coarse_m,
             fine_m=learner.fine_m,
             window=learner.window,

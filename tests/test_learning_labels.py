@@ -323,12 +323,24 @@ def test_rasters_that_are_no_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="a measurement"):
         opened(raster(tmp_path, real), field=None)
     plain = np.ones((200, 200), np.uint8)
-    with pytest.raises(JobError, match="it has no fields"):
+    with pytest.raises(JobError, match="its bands are 1"):
         opened(raster(tmp_path, plain))
     with pytest.raises(AlignmentError, match="km from the imagery"):
         opened(raster(tmp_path, plain, transform=Affine(1, 0, 9, 0, -1, 9)), field=None)
     with pytest.raises(AlignmentError, match="no label over the imagery"):
         opened(raster(tmp_path, plain, nodata=1), field=None)
+
+
+def test_a_raster_of_several_bands_is_read_where_the_field_names_one(tmp_path: Path) -> None:
+    path = raster(tmp_path, np.full((200, 200), 9, np.uint8), count=2)
+    with rasterio.open(path, "r+") as file:
+        file.write(np.full((200, 200), 4, np.uint8), 2)
+        file.set_band_description(2, "crop")
+    with pytest.raises(JobError, match=r"has 2 bands; say .*--field 1 \(bands: 1, crop\)"):
+        opened(path, field=None)
+    for field, code in (("crop", 4), ("2", 4), ("1", 9)):
+        classes, _ = opened(path, field=field).burn(LATTICE, WINDOW, 1)
+        assert (classes == code).all()
 
 
 def test_labels_pickle(tmp_path: Path) -> None:

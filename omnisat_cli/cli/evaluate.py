@@ -25,7 +25,9 @@ def evaluate(
     labels: Annotated[
         Path | None, flag("Label raster, or polygons or points with --field.", metavar="FILE")
     ] = None,
-    field: Annotated[str | None, flag("Column of --labels with the class.", metavar="NAME")] = None,
+    field: Annotated[
+        str | None, flag("Column of --labels with the class, or band of a raster.", metavar="NAME")
+    ] = None,
     crosswalk: Annotated[
         str | None,
         flag(

@@ -24,7 +24,9 @@ def train(
     labels: Annotated[
         str | None, flag("Polygons or points with a class, or a raster of codes.", metavar="FILE")
     ] = None,
-    field: Annotated[str | None, flag("Column with the class.", metavar="NAME")] = None,
+    field: Annotated[
+        str | None, flag("Column with the class, or band of a raster.", metavar="NAME")
+    ] = None,
     classes: Annotated[
         str | None, flag("CSV that merges or names codes: code,class.", metavar="FILE")
     ] = None,

@@ -18,7 +18,7 @@ from omnisat_cli.sources.safe import open_raster, read_head
 from omnisat_cli.sources.values import Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -46,6 +46,7 @@ class CodeRaster:
         transform: (a, b, c, d, e, f) from (col, row) to (x, y).
         shape: (height, width).
         nodata: Value that means no label, or None.
+        band: Which of its bands, from 1.
     """
 
     path: str
@@ -53,6 +54,7 @@ class CodeRaster:
     transform: tuple[float, ...]
     shape: tuple[int, int]
     nodata: float | None
+    band: int = 1
 
     @property
     def bounds(self) -> Bounds:
@@ -88,7 +90,7 @@ class CodeRaster:
         part = Part(cols[0], rows[0], cols[1] - cols[0], rows[1] - rows[0])
         try:
             with open_raster(self.path) as dataset:
-                raw = dataset.read(1, window=part)
+                raw = dataset.read(self.band, window=part)
         except RasterioError as error:
             raise SourceError(f"{self.path}: cannot be read ({error}); copy it again") from error
         empty = np.zeros(raw.shape, bool) if self.nodata is None else raw == self.nodata
@@ -216,22 +218,17 @@ def survey_raster(request: LabelRequest, ground: Ground) -> RasterSurvey:
 
     Raises:
         AlignmentError: If it does not meet the imagery or states no place.
-        JobError: If a field was named, or it holds far too many codes.
+        JobError: If its field names no band or is needed, or it holds far too many codes.
         SourceError: If it is damaged or holds measurements.
     """
-    if request.field is not None:
-        raise JobError(f"--field {request.field}: {request.path} is a raster, it has no fields")
     facts = survey_file(request.path)
-    if facts.count != 1:
-        raise SourceError(
-            f"{request.path}: has {facts.count} bands; labels have one, with the code of the class"
-        )
+    band = code_band(request.path, facts.descriptions, request.field)
     if not facts.placed or not (facts.crs or request.crs):
         raise AlignmentError(
             f"{request.path}: does not say where it lies; state its CRS with --labels-crs EPSG:n"
         )
     crs = facts.crs if request.crs is None else name_crs(request.crs)[0]
-    raster = CodeRaster(request.path, crs, facts.transform, facts.shape, facts.nodata)
+    raster = CodeRaster(request.path, crs, facts.transform, facts.shape, facts.nodata, band)
     ground.refuse_apart(moved_bounds(raster.bounds, crs, ground.crs), request.path)
     counts = _counts(raster, ground)
     if not counts:
@@ -251,6 +248,33 @@ def survey_raster(request: LabelRequest, ground: Ground) -> RasterSurvey:
     names = {str(code): name for code, name in enumerate(category_names(request.path)) if name}
     codes = Codes(words, "pixels", request.path, names)
     return RasterSurvey(raster, ground.crs, codes, decisions)
+
+
+def code_band(path: str, descriptions: Sequence[str | None], field: str | None) -> int:
+    """Return the band of a raster that holds the codes, from 1.
+
+    Args:
+        path: The raster, for messages.
+        descriptions: What each band is called, if anything.
+        field: Name or number of the band; None where there is one only.
+
+    Raises:
+        JobError: If no band is called so, or there are several and none is named.
+    """
+    names = [text or str(number) for number, text in enumerate(descriptions, start=1)]
+    numbers = [str(number) for number in range(1, len(names) + 1)]
+    for known in (names, numbers):
+        if field in known:
+            return known.index(field) + 1
+    shown = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+    if field is not None:
+        raise JobError(f"--field {field}: {path} is a raster, its bands are {shown}")
+    if len(names) > 1:
+        raise JobError(
+            f"{path}: has {len(names)} bands; say which one holds the code of the class, by its "
+            f"name or number: --field {names[0]} (bands: {shown})"
+        )
+    return 1
 
 
 def _counts(raster: CodeRaster, ground: Ground) -> Counter[int]:

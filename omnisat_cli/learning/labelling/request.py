@@ -20,7 +20,7 @@ class LabelRequest:
 
     Attributes:
         path: Vector file (polygons or points) or GeoTIFF of codes.
-        field: Column that holds the class (vector only).
+        field: Column that holds the class; of a raster, its band by name or number.
         crs: CRS that overrules what the file says, or None.
         radius_m: Metres around a point that are labelled with it; 0 labels its pixel.
         borders: Whether the outlines of polygons are borders of parcels, as those of a land

@@ -47,7 +47,7 @@ class TruthRequest:
 
     Attributes:
         path: Label raster, or vector file.
-        field: Column with the class, for a vector file.
+        field: Column with the class; of a raster, its band by name or number.
         crosswalk: See `schemes.read_crosswalk`; None = the labels use the classes of the map.
         classes: See `schemes.read_class_table`, instead of a crosswalk.
         ignore: Codes or words of the labels that are no labels.
@@ -126,9 +126,7 @@ def open_reference(request: TruthRequest, grid: MapGrid, scheme: Scheme) -> Refe
     place = local_path(request.path)
     if not is_raster(place):
         return open_label_vectors(place, request.field, grid, scheme, request.ignore)
-    if request.field is not None:
-        raise JobError(f"--field {request.field}: {request.path} is a raster, it has no columns")
-    return open_label_raster(request.path, grid, _ignored(request))
+    return open_label_raster(request.path, grid, _ignored(request), request.field)
 
 
 def count(

@@ -11,7 +11,7 @@ import numpy as np
 from omnisat_cli.errors import AlignmentError, SourceError
 from omnisat_cli.geo.crs import metres, moved_bounds, name_crs, same_crs, short_crs
 from omnisat_cli.learning.labelling.grid import MapGrid
-from omnisat_cli.learning.labelling.rasters import CodeRaster
+from omnisat_cli.learning.labelling.rasters import CodeRaster, code_band
 from omnisat_cli.outputs.legend import NODATA
 from omnisat_cli.sources.safe import open_raster
 from omnisat_cli.sources.values import Decision
@@ -58,14 +58,20 @@ def grid_of(dataset: DatasetReader, path: Path) -> MapGrid:
     return MapGrid(crs, tuple(grid)[:6], dataset.height, dataset.width)
 
 
-def check_codes(dataset: DatasetReader, path: Path) -> None:
-    """Check that a raster holds one band of whole numbers.
+def check_codes(dataset: DatasetReader, path: Path, band: int | None = None) -> None:
+    """Check that a raster holds whole numbers.
+
+    Args:
+        dataset: The raster.
+        path: Where it is, for messages.
+        band: The band of the codes, from 1; None for a raster that must have one only.
 
     Raises:
         SourceError: If it does not.
     """
-    kind = dataset.dtypes[0]
-    if dataset.count != 1 or not np.issubdtype(np.dtype(kind), np.integer):
+    kind = dataset.dtypes[(band or 1) - 1]
+    alone = band is not None or dataset.count == 1
+    if not alone or not np.issubdtype(np.dtype(kind), np.integer):
         raise SourceError(
             f"{path}: has {dataset.count} band(s) of type {kind}; a raster of one band of class "
             "codes is needed"
@@ -118,23 +124,28 @@ class RasterReference:
         return codes, ~np.isin(codes, (-1, NODATA, *self.ignored))
 
 
-def open_label_raster(path: Path, grid: MapGrid, ignored: tuple[int, ...] = ()) -> RasterReference:
+def open_label_raster(
+    path: Path, grid: MapGrid, ignored: tuple[int, ...] = (), field: str | None = None
+) -> RasterReference:
     """Open a label raster on the grid of a map.
 
     Args:
         path: The raster.
         grid: Grid of the map.
         ignored: Codes that are no labels, beside 255 and the nodata value of the raster.
+        field: Name or number of the band with the codes, where it has several.
 
     Raises:
+        JobError: If it has several bands and the field names none of them.
         SourceError: If it is no raster of codes.
         AlignmentError: If it states no CRS, or shares no ground with the map.
     """
     with open_raster(path) as dataset:
-        check_codes(dataset, path)
+        band = code_band(str(path), dataset.descriptions, field)
+        check_codes(dataset, path, band)
         own, nodata = grid_of(dataset, path), dataset.nodata
     check_overlap(moved_bounds(own.bounds, own.crs, grid.crs), grid, str(path))
-    raster = CodeRaster(str(path), own.crs, own.transform, (own.height, own.width), nodata)
+    raster = CodeRaster(str(path), own.crs, own.transform, own.whole.shape, nodata, band)
     made = () if _aligned(own, grid) else (_moved(own, grid),)
     return RasterReference(raster, grid, made, ignored)
 

@@ -366,7 +366,7 @@ def tuned(path: Path, width: int, answers: int, prefix: str = "model.head.") -> 
 def test_the_dense_head_of_pastis_maps_where_sentinel_2_is(tmp_path: Path) -> None:
     (tmp_path / "three.json").write_text(json.dumps(CLASSES.to_json()))
     tuned(tmp_path / "t.safetensors", 2 * 64, 3)
-    words = ("--as", "anysat", "--legend", tmp_path / "three.json", "--patch-size", 40)
+    words = ("--as", "anysat-pastis", "--legend", tmp_path / "three.json", "--patch-size", 40)
     code, said = convert(
         tmp_path / "t.safetensors", tmp_path / "pack", *words, "--modalities", "s2,s1"
     )
@@ -374,6 +374,9 @@ def test_the_dense_head_of_pastis_maps_where_sentinel_2_is(tmp_path: Path) -> No
     card = read_pack(tmp_path / "pack").card
     assert (card.patch_m, card.coarse_m, card.fine_m) == (40, 10, 10)
     assert card.network.config["fine_sensor"] == "s2"
+    assert [entry.units for entry in card.modalities] == ["reflectance_1e4", "db"]
+    assert {entry.dates for entry in card.modalities} == {"days-since-september"}
+    assert "s2, s1 are those of fold 1 of PASTIS" in card.training
     write_s2(tmp_path / "s2.nc")
     write_s1(tmp_path / "s1.nc")
     run = ("-m", tmp_path / "pack", "--threads", 1, "-q")

@@ -109,7 +109,8 @@ Form = Annotated[
     str | None,
     typer.Option(
         "--as",
-        help="Published network: anysat, utae, omnisat-treesat, omnisat-pastis, omnisat-flair.",
+        help="Published network: anysat, anysat-pastis, utae, omnisat-treesat, omnisat-pastis, "
+        "omnisat-flair.",
         metavar="NETWORK",
     ),
 ]

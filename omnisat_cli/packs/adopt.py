@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from omnisat_cli.packs.published import Tensors
 
-Form = Literal["anysat", "utae", "omnisat-treesat", "omnisat-pastis", "omnisat-flair"]
+Form = Literal[
+    "anysat", "anysat-pastis", "utae", "omnisat-treesat", "omnisat-pastis", "omnisat-flair"
+]
 Size = Literal["tiny", "small", "base"]
 _SIZES_LIMIT = 2**20
 _FOLD = re.compile(r"Fold_([1-5])")
@@ -168,7 +170,7 @@ def new_anysat(
 
 def _parcel(tensors: Tensors, origin: Origin, adoption: Adoption) -> Parcel:
     legend = None if adoption.legend is None else load_legend(adoption.legend)
-    if adoption.form == "anysat":
+    if adoption.form in ("anysat", "anysat-pastis"):
         parcel = anysat_parcel(
             tensors,
             origin,
@@ -178,6 +180,7 @@ def _parcel(tensors: Tensors, origin: Origin, adoption: Adoption) -> Parcel:
             forms=Forms(
                 cast("Behaviour", adoption.behaviour),
                 cast("TrunkAttention", adoption.trunk_attention),
+                "pastis" if adoption.form == "anysat-pastis" else "treesat",
             ),
         )
         return parcel if legend is None else with_head(parcel, tensors, legend, adoption.place_m)

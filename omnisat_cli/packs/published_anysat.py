@@ -25,6 +25,7 @@ from omnisat_cli.networks.tile import AnySatTileConfig
 from omnisat_cli.packs.card import Card, ModalityCard, NetworkCard, WindowCard
 from omnisat_cli.packs.norms import Norm
 from omnisat_cli.packs.published import UNTRAINED, Origin, Parcel, Tensors, modality_card
+from omnisat_cli.packs.published_utae import PASTIS_NORM
 from omnisat_cli.packs.writer import empty_digest
 
 if TYPE_CHECKING:
@@ -36,14 +37,23 @@ if TYPE_CHECKING:
     from omnisat_cli.outputs.legend import Legend
 
 Part = Literal["teacher", "student"]
+Data = Literal["treesat", "pastis"]
 
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """What the keys of a checkpoint do not say; see `AnySatConfig`."""
+    """What the keys of a checkpoint do not say.
+
+    Attributes:
+        behaviour: See `AnySatConfig`.
+        trunk_attention: See `AnySatConfig`.
+        data: Data it was trained on last, which says how series are read: PASTIS has radar in
+            decibels and counts days from September.
+    """
 
     behaviour: Behaviour = "corrected"
     trunk_attention: TrunkAttention = "tokens"
+    data: Data = "treesat"
 
 
 _RADAR = ("VV", "VH", "ratio")
@@ -79,6 +89,18 @@ ANYSAT_NORMS: Mapping[str, Norm] = MappingProxyType(
 )
 """The only statistics that were published: those of TreeSatAI, in the demonstration notebook."""
 
+_KNOWN: Mapping[Data, tuple[Mapping[str, Norm], str]] = {
+    "treesat": (ANYSAT_NORMS, "TreeSatAI"),
+    "pastis": (
+        {
+            "s2": PASTIS_NORM,
+            "s1": Norm((-10.930951, -17.348515, 6.4175119), (3.2859664, 3.2129524, 3.3421085)),
+        },
+        "fold 1 of PASTIS",
+    ),
+}
+"""Statistics where none are given: of PASTIS as TorchGeo quotes them."""
+
 ANYSAT_SIZES = (20, 30, 40, 60, 80, 120, 160)
 """Patch sizes beside 10 m, metres; the scales of its pretraining and their like."""
 
@@ -111,7 +133,8 @@ def anysat_parcel(
     held = tuple(
         name for name in SENSORS if f"projector_{name}.{_FIRST[SENSORS[name].kind]}" in encoder
     )
-    norms = {**ANYSAT_NORMS, **origin.norms}
+    known, where = _KNOWN[forms.data]
+    norms = {**known, **origin.norms}
     names = modalities or tuple(name for name in held if name in norms)
     _check_names(names, held, norms)
     network = replace(
@@ -131,12 +154,15 @@ def anysat_parcel(
     weights = {f"encoder.{key}": value for key, value in kept.items()}
     weights |= {key: value for key, value in fresh.items() if key.startswith("coarse.")}
     own = [name for name in names if name not in origin.norms]
-    card = _anysat_card(config, origin, {name: norms[name] for name in names}).model_copy(
+    card = _anysat_card(config, origin, {name: norms[name] for name in names})
+    if forms.data == "pastis":
+        card = card.model_copy(update={"modalities": tuple(map(_of_pastis, card.modalities))})
+    card = card.model_copy(
         update={
             "licence": "MIT",
             "source": f"{_SOURCE}; {origin.file}",
             "training": "published weights, see the source"
-            + (f"; statistics of {', '.join(own)} are those of TreeSatAI" if own else "")
+            + (f"; statistics of {', '.join(own)} are those of {where}" if own else "")
             + f"; {forms.behaviour} behaviour, attention between {forms.trunk_attention}",
         }
     )
@@ -307,6 +333,14 @@ def _anysat_card(config: AnySatSegmenterConfig, origin: Origin, norms: Mapping[s
         pretrained_only=True,
         weights_sha256=empty_digest(),
     )
+
+
+def _of_pastis(card: ModalityCard) -> ModalityCard:
+    """Return how a modality is read that was trained on PASTIS."""
+    if card.dates is None:
+        return card
+    units = "db" if card.units == "linear" else card.units
+    return card.model_copy(update={"dates": "days-since-september", "units": units})
 
 
 def _anysat_modality(sensor: Sensor, norm: Norm) -> ModalityCard:

@@ -65,6 +65,12 @@ class SampleMapper:
         """
         feeds = tuple(feed for feed in self.feeds if feed.name in names)
         traits = self.network.traits if isinstance(self.network, HasTraits) else None
+        lacking = [] if traits is None else [name for name in traits.needed if name not in names]
+        if lacking:
+            raise JobError(
+                f"{self.card.name} draws its map from {', '.join(lacking)}: it cannot be measured "
+                f"on {'+'.join(names)}; name other --subsets"
+            )
         refine, fine = _output(self.card, label_refine, has_fine=draws_fine(traits, feeds))
         return Recipe(self.card, feeds, self.codes, refine, fine)
 

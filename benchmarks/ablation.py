@@ -33,7 +33,8 @@ from omnisat_cli.learning.scoring.metrics import Scores
 from omnisat_cli.learning.training.lesson import FitSpec
 from omnisat_cli.learning.training.objectives import class_logits, majority, seen_truth, truth_under
 from omnisat_cli.learning.training.pretrain import PretrainJob, pretrain
-from omnisat_cli.learning.training.train import Kind, TrainJob, train
+from omnisat_cli.learning.training.train import train
+from omnisat_cli.learning.training.train_job import Kind, TrainJob
 from omnisat_cli.networks.pretraining import PretrainConfig
 from omnisat_cli.networks.seam import PatchLocal
 from omnisat_cli.networks.table import build_network

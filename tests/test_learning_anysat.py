@@ -14,7 +14,7 @@ from shapely import box
 
 from omnisat_cli.errors import JobError
 from omnisat_cli.learning.training.design_anysat import design_anysat, design_maps, design_sensor
-from omnisat_cli.learning.training.learner import starting_rate
+from omnisat_cli.learning.training.design_learner import starting_rate
 from omnisat_cli.networks.anysat_config import SENSORS, AnySatConfig
 from omnisat_cli.packs.card import ModalityCard
 from omnisat_cli.packs.published import Origin

@@ -23,7 +23,8 @@ from omnisat_cli.learning.datasets import open_dataset
 from omnisat_cli.learning.datasets.places import WholePlaces
 from omnisat_cli.learning.examples import Channel, Example, Task
 from omnisat_cli.learning.training.lesson import FitSpec, Unwatched
-from omnisat_cli.learning.training.train import TrainJob, train
+from omnisat_cli.learning.training.train import train
+from omnisat_cli.learning.training.train_job import TrainJob
 from omnisat_cli.modality import S2_BANDS
 from omnisat_cli.packs.registry import load_weights, read_pack
 from omnisat_cli.sources.values import Sample, Series

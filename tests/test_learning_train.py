@@ -18,7 +18,8 @@ from omnisat_cli.engine.network import load_network
 from omnisat_cli.errors import JobError, OutputExistsError, ResumeError, SourceError
 from omnisat_cli.learning.data.batches import BatchSpec
 from omnisat_cli.learning.training.lesson import FitSpec, Unwatched
-from omnisat_cli.learning.training.train import TrainJob, train
+from omnisat_cli.learning.training.train import train
+from omnisat_cli.learning.training.train_job import TrainJob
 from omnisat_cli.learning.training.transfer import take_weights
 from omnisat_cli.outputs.legend import Legend, LegendClass
 from omnisat_cli.packs.registry import load_weights, read_pack

@@ -25,10 +25,11 @@ from omnisat_cli.cli.text import count, duration
 from omnisat_cli.errors import Exit, JobError
 from omnisat_cli.learning.data.area import AreaCut, AreaExamples, AreaInputs, open_areas
 from omnisat_cli.learning.labelling.labels import LabelRequest
-from omnisat_cli.learning.training.learner import starting_rate
+from omnisat_cli.learning.training.design_learner import starting_rate
 from omnisat_cli.learning.training.objectives import Weights
 from omnisat_cli.learning.training.packing import is_helper, refuse_existing
-from omnisat_cli.learning.training.train import TrainJob, train
+from omnisat_cli.learning.training.train import train
+from omnisat_cli.learning.training.train_job import TrainJob
 from omnisat_cli.modality import modality
 from omnisat_cli.packs.patch_size import at_patch_size
 from omnisat_cli.packs.registry import find_pack
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.data.statistics import Weighting
     from omnisat_cli.learning.examples import Examples
     from omnisat_cli.learning.training.lesson import FitSpec
-    from omnisat_cli.learning.training.train import Kind, TrainReport
+    from omnisat_cli.learning.training.train import TrainReport
+    from omnisat_cli.learning.training.train_job import Kind
     from omnisat_cli.packs.card import ModalityCard
 
 _DROP = 0.3

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from omnisat_cli.errors import JobError, SourceError
 from omnisat_cli.learning.data.batches import Batcher, BatchSpec
-from omnisat_cli.learning.data.split import Subset, split_by_space, take_share
-from omnisat_cli.learning.data.statistics import class_counts, class_weights, labels_of
-from omnisat_cli.learning.training.learner import Learner, design_learner
-from omnisat_cli.learning.training.lesson import FitReport, FitSpec, Lesson
-from omnisat_cli.learning.training.objectives import Objective, Weights
+from omnisat_cli.learning.data.statistics import class_weights, labels_of
+from omnisat_cli.learning.training.design_learner import design_learner
+from omnisat_cli.learning.training.lesson import Lesson
+from omnisat_cli.learning.training.material import gather
+from omnisat_cli.learning.training.objectives import Objective
 from omnisat_cli.learning.training.packing import (
     pack_name,
     publish_pack,
@@ -30,113 +29,20 @@ from omnisat_cli.packs.writer import empty_digest
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
     from omnisat_cli.learning.data.batches import Batch
-    from omnisat_cli.learning.data.statistics import Weighting
     from omnisat_cli.learning.examples import Examples
-    from omnisat_cli.learning.training.lesson import Watch
+    from omnisat_cli.learning.training.learner import Learner
+    from omnisat_cli.learning.training.lesson import FitReport, Watch
+    from omnisat_cli.learning.training.material import Material
+    from omnisat_cli.learning.training.train_job import TrainJob
     from omnisat_cli.learning.training.transfer import Transfer
     from omnisat_cli.packs.registry import Pack
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["omnisat", "anysat", "utae", "dual-stream", "unet"]
 _LOOK = 64  # examples looked at to see whether parcel borders are known
-
-
-@dataclass(frozen=True, slots=True)
-class TrainJob:
-    """What is trained, and where it goes.
-
-    Attributes:
-        out: Folder of the pack.
-        fit: Budget and rates; its metric is chosen by the task.
-        draws: How training windows are drawn; whether one pixel is enough follows from the network.
-        kind: Network, where it starts from scratch.
-        size: How large it is then.
-        modalities: What it reads then, in its order; None = all there are.
-        start: Pack it starts from instead: name or folder.
-        freeze: Whether only what follows the encoder of the pack learns.
-        weights: Of the terms of the loss; class weights follow from `weighting`.
-        weighting: How much rare classes count.
-        label_share: Share of the labelled training examples that is used.
-        val_share: Share of the examples kept apart, where no validation is given.
-        val_places: Most places that are measured, evenly spread; 0 = all.
-        licence: Of the pack.
-        limits: What users of the pack should know; "" for a sentence on where it was trained.
-        inputs: What is known of the files the examples come from, as plain values.
-        command: Command line, for the provenance.
-        resume: Go on with a training that was stopped.
-        overwrite: Replace a pack that is there.
-    """
-
-    out: Path
-    fit: FitSpec
-    draws: BatchSpec
-    kind: Kind = "omnisat"
-    size: str = "small"
-    modalities: tuple[str, ...] | None = None
-    start: str | None = None
-    freeze: bool = False
-    weights: Weights = field(default_factory=Weights)
-    weighting: Weighting = "inverse-sqrt"
-    label_share: float = 1.0
-    val_share: float = 0.2
-    val_places: int = 100
-    licence: str = "not stated"
-    limits: str = ""
-    inputs: Mapping[str, object] = field(default_factory=dict)
-    command: tuple[str, ...] = ()
-    resume: bool = True
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.freeze and self.start is None:
-            raise JobError("--freeze encoder needs a trained encoder: give --from PACK")
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What a training learns from and what it is measured on.
-
-    Attributes:
-        training: Labelled examples.
-        validation: Labelled examples of other ground.
-        each: (N, K) labelled pixels, or places, of each class in the training examples.
-        held: (K,) of all validation examples.
-    """
-
-    training: Examples
-    validation: Examples
-    each: NDArray[np.int64]
-    held: NDArray[np.int64]
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """(K,) of all training examples."""
-        return np.asarray(self.each.sum(0))
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What to say of it."""
-        classes = self.training.legend.classes
-        numbers = list(zip(classes, self.counts, self.held, strict=True))
-        alone = [entry.name_en for entry, learned, held in numbers if learned and not held]
-        never = [entry.name_en for entry, learned, _ in numbers if not learned]
-        lines = [
-            f"learning from {self.training.name}: {len(self.training)} places, "
-            f"{int((self.counts > 0).sum())} of {len(classes)} classes",
-            f"validating on {self.validation.name}: {len(self.validation)} places",
-        ]
-        if alone:
-            lines.append(f"not validated, for want of other ground: {', '.join(alone)}")
-        if never:
-            lines.append(f"without any label to learn from: {', '.join(never)}")
-        return tuple(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,60 +117,6 @@ def train(
                 trainee.provenance(report, scores),
             )
         return TrainReport(report, made, material, learner.transfer, size, scores)
-
-
-def gather(examples: Examples, validation: Examples | None, job: TrainJob) -> Material:
-    """Take the labelled examples and put a part of them aside.
-
-    Raises:
-        SourceError: If there is no label, or one class only.
-        JobError: If nothing can be kept apart, or the two sets differ in classes.
-    """
-    counts = class_counts(examples)
-    _check_classes(examples, counts.sum(0))
-    labelled = np.flatnonzero(counts.any(axis=1))
-    if validation is None:
-        split = split_by_space(
-            examples.groups[labelled], counts[labelled], job.val_share, job.fit.seed
-        )
-        chosen, kept = labelled[split.training], labelled[split.validation]
-        validation, held = examples, counts
-    else:
-        if validation.legend != examples.legend:
-            raise JobError(
-                f"{examples.name} has the classes of {examples.legend.label}, {validation.name} "
-                f"those of {validation.legend.label}: they cannot be compared"
-            )
-        held = class_counts(validation)
-        chosen, kept = labelled, np.flatnonzero(held.any(axis=1))
-        if not kept.size:
-            raise SourceError(f"{validation.name} holds no label to validate on")
-    if job.label_share < 1:
-        chosen = chosen[take_share(counts[chosen], job.label_share, job.fit.seed)]
-    _check_classes(examples, counts[chosen].sum(0))
-    if 0 < job.val_places < len(kept):
-        kept = kept[np.linspace(0, len(kept) - 1, job.val_places).round().astype(int)]
-    return Material(
-        Subset(examples, chosen), Subset(validation, kept), counts[chosen], held[kept].sum(0)
-    )
-
-
-def _check_classes(examples: Examples, counts: NDArray[np.int64]) -> None:
-    """Check that there is something to tell apart.
-
-    Raises:
-        SourceError: If not.
-    """
-    present = np.flatnonzero(counts)
-    if not present.size:
-        raise SourceError(f"{examples.name} holds no labelled pixel: nothing can be learned")
-    if present.size == 1 and examples.task == "segmentation":
-        only = examples.legend.classes[int(present[0])]
-        raise SourceError(
-            f"{examples.name} labels one class only ({only.code} {only.name_en}, "
-            f"{int(counts[present[0]])} pixels): a network that knows one class calls everything "
-            "so. Label at least one other class"
-        )
 
 
 class _Trainee:

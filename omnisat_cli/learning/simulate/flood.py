@@ -59,7 +59,13 @@ _RAIN_CLOUD = (0.2, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Flood(Event):
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        since: First day of the year with water, also where none of it came.
+    """
+
+    since: float = np.inf
 
     legend_file: ClassVar[Path] = FOLDER / "omnisat-flood.json"
 
@@ -84,10 +90,11 @@ class Flood(Event):
         """Let the water rise."""
         rng = np.random.default_rng([ground.seed, 1501])
         under = height_above_river(ground.seed, ground.pixels) < rng.uniform(*_LEVEL_M)
-        event = cls.of(ground, under, np.array([_start(optical, radar)]))
+        start = _start(optical, radar)
+        event = cls.of(ground, under, np.array([start]))
         drowned = event.struck & ~np.isin(event.land.cover, _STANDING)
         cover = np.where(drowned, Cover.WATER, event.land.cover)
-        return replace(event, land=replace(event.land, cover=cover))
+        return replace(event, land=replace(event.land, cover=cover), since=start)
 
     def spectra(self, spectra: Reflectance, days: NDArray[np.float64]) -> Reflectance:
         """Stir up the soil."""
@@ -117,10 +124,10 @@ class Flood(Event):
         during = scl[self._during(days)]
         unseen = np.isin(during, (CLOUD_MEDIUM, CLOUD_HIGH)).all(axis=0)
         fine = unseen.repeat(10, axis=0).repeat(10, axis=1)
-        return np.where(fine & bool(len(during)), 255, water).astype(np.uint8)
+        return np.where(fine, 255, water).astype(np.uint8)
 
     def _during(self, days: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return np.asarray(days >= self.day.min(initial=np.inf))
+        return np.asarray(days >= self.since)
 
 
 def _start(optical: Optical, radar: Radar) -> float:

@@ -19,9 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
+from typing import TYPE_CHECKING
 
 import side_by_side as bench
+from timing import median_seconds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Windows = dict[str, Tensor]
 
 FORMS = ("plain", "omnisat")
 
@@ -56,7 +62,7 @@ def main() -> None:
     said = runs["omnisat"][0].said
     ratio = medians["plain"] / medians["omnisat"]
     unit = "CPU s" if args.device == "cpu" else "s"
-    rows = [("form", f"{unit} a forward", "times as fast", "peak MiB")]
+    rows: list[tuple[str, ...]] = [("form", f"{unit} a forward", "times as fast", "peak MiB")]
     for form in FORMS:
         speed = medians["plain"] / medians[form]
         rows.append((form, f"{medians[form]:.3f}", f"{speed:.2f}", f"{bench.peak(runs[form]):.0f}"))
@@ -100,19 +106,21 @@ def _child(args: argparse.Namespace) -> None:
         if args.child == "omnisat":
             reference = plain()
             folded = fold_for_inference(segmenter).encoder
+            assert isinstance(folded, torch.nn.Module)
             network = torch.compile(folded) if args.compile else folded
 
             def run() -> torch.Tensor:
                 with torch.autocast(reference.device.type, torch.bfloat16, enabled=args.bf16):
-                    return network(pixels, days, patch_m=10).tokens
+                    tokens: torch.Tensor = network(pixels, days, patch_m=10).tokens
+                    return tokens
 
             difference = (run() - reference).abs().max()
             said = {"difference": float(difference), "largest": float(reference.abs().max())}
-        said["seconds"] = _median(run, args)
+        said["seconds"] = median_seconds(run, args.forwards, args.device)
     print(json.dumps(said))
 
 
-def _window(args: argparse.Namespace, names: tuple[str, ...]) -> tuple[dict, dict]:
+def _window(args: argparse.Namespace, names: tuple[str, ...]) -> tuple[Windows, Windows]:
     import torch
 
     generator = torch.Generator("cpu").manual_seed(1)
@@ -127,22 +135,6 @@ def _window(args: argparse.Namespace, names: tuple[str, ...]) -> tuple[dict, dic
     }
     line = torch.linspace(1, 360, args.dates).long()
     return pixels, {name: line for name in names if name != "aerial"}
-
-
-def _median(run, args: argparse.Namespace) -> float:
-    import torch
-
-    on_gpu = args.device != "cpu"
-    clock = time.perf_counter if on_gpu else time.process_time
-    spent = []
-    for number in range(args.forwards + 1):
-        begin = clock()
-        run()
-        if on_gpu:
-            torch.cuda.synchronize()
-        if number:  # the first warms up
-            spent.append(clock() - begin)
-    return statistics.median(spent)
 
 
 if __name__ == "__main__":

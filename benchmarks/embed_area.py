@@ -16,10 +16,10 @@ import json
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import side_by_side as bench
+from timing import median_seconds
 
 ORIGIN = (640_000, 6_860_000)
 S2_DATES, S1_DATES = 36, 30
@@ -133,6 +133,7 @@ def _network(args: argparse.Namespace) -> None:
     from omnisat_cli.engine.device import choose_compute
     from omnisat_cli.engine.memory import keep_freed_memory
     from omnisat_cli.engine.network import load_network
+    from omnisat_cli.networks.seam import HasTraits, PatchLocal
     from omnisat_cli.packs.patch_size import at_patch_size
     from omnisat_cli.packs.registry import find_pack
 
@@ -141,6 +142,9 @@ def _network(args: argparse.Namespace) -> None:
     pack = at_patch_size(find_pack(str(args.room / "pack")), float(args.patch_size))
     compute = choose_compute(args.device)
     network = load_network(pack, compute)
+    assert isinstance(network, PatchLocal)
+    assert isinstance(network, HasTraits)
+    width = network.traits.width
     window, device = pack.card.window, compute.device
     pixels, side = args.patch_size // 10, 1000 * args.km / args.patch_size
     patches, windows = side**2, (side / (window.size - window.overlap)) ** 2
@@ -158,29 +162,16 @@ def _network(args: argparse.Namespace) -> None:
 
     def fuse() -> None:
         shape = (compute.windows, window.size**2)
-        tokens = {n: torch.randn(*shape, network.traits.width, device=device) for n in clear}
+        tokens = {n: torch.randn(*shape, width, device=device) for n in clear}
         present = {n: torch.ones(shape, dtype=torch.bool, device=device) for n in clear}
         network.fuse(tokens, present)
 
     with compute.inference():
-        each = _median(encode, args) / cells, _median(fuse, args) / compute.windows
+        each = (
+            median_seconds(encode, TIMED, args.device) / cells,
+            median_seconds(fuse, TIMED, args.device) / compute.windows,
+        )
     print(json.dumps({"seconds": each[0] * patches + each[1] * windows, "each": each}))
-
-
-def _median(run, args: argparse.Namespace) -> float:
-    import torch
-
-    on_gpu = args.device != "cpu"
-    clock = time.perf_counter if on_gpu else time.process_time
-    spent = []
-    for number in range(TIMED + 1):
-        begin = clock()
-        run()
-        if on_gpu:
-            torch.cuda.synchronize()
-        if number:
-            spent.append(clock() - begin)
-    return statistics.median(spent)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from typing import TYPE_CHECKING
 
 import side_by_side as bench
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from timing import median_seconds
 
 
 def main() -> None:
@@ -87,20 +83,10 @@ def _child(args: argparse.Namespace) -> None:
                         assert isinstance(layer, torch.nn.Linear)
                         y = layer(y)
 
-            said["products_cpu_s"] = _median(products, args.forwards)
+            said["products_cpu_s"] = median_seconds(products, args.forwards)
         form = folded if args.child == "folded" else official
-        said["cpu_s"] = _median(lambda: form(pixels, days), args.forwards)
+        said["cpu_s"] = median_seconds(lambda: form(pixels, days), args.forwards)
     print(json.dumps(said))
-
-
-def _median(run: Callable[[], object], times: int) -> float:
-    run()
-    spent = []
-    for _ in range(times):
-        begin = time.process_time()
-        run()
-        spent.append(time.process_time() - begin)
-    return statistics.median(spent)
 
 
 if __name__ == "__main__":

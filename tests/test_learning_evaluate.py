@@ -177,7 +177,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, codes: np.ndarray) -
     with pytest.raises(SourceError, match="which its legend does not name"):
         evaluate_map(strange, TruthRequest(tmp_path / "l.tif"))
     no_codes = write_raster(tmp_path / "f.tif", codes.astype(np.float32))
-    with pytest.raises(SourceError, match="float32"):
+    with pytest.raises(SourceError, match="band 1 is of type float32"):
         evaluate_map(path, TruthRequest(no_codes))
     with pytest.raises(JobError, match="is a raster"):
         evaluate_map(path, TruthRequest(tmp_path / "l.tif", field="CODE"))

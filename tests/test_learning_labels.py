@@ -331,6 +331,9 @@ def test_rasters_that_are_no_labels_are_refused(tmp_path: Path) -> None:
         opened(raster(tmp_path, plain, nodata=1), field=None)
 
 
+PAM_BAND = '<PAMRasterBand band="{}"><CategoryNames>{}</CategoryNames></PAMRasterBand>'
+
+
 def test_a_raster_of_several_bands_is_read_where_the_field_names_one(tmp_path: Path) -> None:
     path = raster(tmp_path, np.full((200, 200), 9, np.uint8), count=2)
     with rasterio.open(path, "r+") as file:
@@ -338,9 +341,13 @@ def test_a_raster_of_several_bands_is_read_where_the_field_names_one(tmp_path: P
         file.set_band_description(2, "crop")
     with pytest.raises(JobError, match=r"has 2 bands; say .*--field 1 \(bands: 1, crop\)"):
         opened(path, field=None)
-    for field, code in (("crop", 4), ("2", 4), ("1", 9)):
-        classes, _ = opened(path, field=field).burn(LATTICE, WINDOW, 1)
-        assert (classes == code).all()
+    bands = (PAM_BAND.format(band, "".join(f"<Category>{name}{n}</Category>" for n in range(10)))
+             for band, name in ((1, "soil "), (2, "crop ")))  # fmt: skip
+    Path(f"{path}.aux.xml").write_text(f"<PAMDataset>{''.join(bands)}</PAMDataset>")
+    for field, code, name in (("crop", 4, "crop 4"), ("2", 4, "crop 4"), ("1", 9, "soil 9")):
+        labels = opened(path, field=field)
+        assert (labels.burn(LATTICE, WINDOW, 1)[0] == code).all()
+        assert [entry.name_en for entry in labels.legend.classes] == [name]
 
 
 def test_labels_pickle(tmp_path: Path) -> None:

@@ -155,8 +155,12 @@ def _with_neighbours(facts: FileFacts, place: Path) -> FileFacts:
     return facts
 
 
-def category_names(path: str | Path) -> tuple[str, ...]:
+def category_names(path: str | Path, band: int = 1) -> tuple[str, ...]:
     """Return the names of the codes 0, 1, … of a raster, as its `.aux.xml` gives them, or ().
+
+    Args:
+        path: The raster.
+        band: Which of its bands, from 1.
 
     Raises:
         SourceError: If that file is damaged.
@@ -165,7 +169,7 @@ def category_names(path: str | Path) -> tuple[str, ...]:
     aux = place.with_name(f"{place.name}.aux.xml")
     if not aux.is_file():
         return ()
-    found = _parse_aux(aux).iterfind("PAMRasterBand/CategoryNames/Category")
+    found = _parse_aux(aux).iterfind(f"PAMRasterBand[@band='{band}']/CategoryNames/Category")
     return tuple((entry.text or "").strip() for entry in found)
 
 

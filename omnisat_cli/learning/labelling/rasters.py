@@ -245,7 +245,8 @@ def survey_raster(request: LabelRequest, ground: Ground) -> RasterSurvey:
         ),
     )
     words = {str(code): count for code, count in counts.items()}
-    names = {str(code): name for code, name in enumerate(category_names(request.path)) if name}
+    known = enumerate(category_names(request.path, band))
+    names = {str(code): name for code, name in known if name}
     codes = Codes(words, "pixels", request.path, names)
     return RasterSurvey(raster, ground.crs, codes, decisions)
 

@@ -70,8 +70,10 @@ def check_codes(dataset: DatasetReader, path: Path, band: int | None = None) -> 
         SourceError: If it does not.
     """
     kind = dataset.dtypes[(band or 1) - 1]
-    alone = band is not None or dataset.count == 1
-    if not alone or not np.issubdtype(np.dtype(kind), np.integer):
+    whole = np.issubdtype(np.dtype(kind), np.integer)
+    if band is not None and not whole:
+        raise SourceError(f"{path}: band {band} is of type {kind}; class codes are whole numbers")
+    if not whole or (band is None and dataset.count != 1):
         raise SourceError(
             f"{path}: has {dataset.count} band(s) of type {kind}; a raster of one band of class "
             "codes is needed"

@@ -325,6 +325,25 @@ def test_a_legend_without_a_head_to_name_is_refused(tmp_path: Path) -> None:
     assert (code, "no head" in said) == (Exit.REFUSED, True)
 
 
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("utae", ("--patch-size", 20)),
+        ("utae", ("--legend", "legend.json")),
+        ("omnisat-pastis", ("--norm", "norms.json")),
+        ("omnisat-flair", ("--modalities", "s2")),
+        ("anysat", ("--positions", "geographic")),
+        ("anysat-pastis", ("--conf", "conf.json")),
+    ],
+)
+def test_what_a_published_network_does_not_let_one_say_is_refused(
+    form: str, words: tuple[object, ...], tmp_path: Path
+) -> None:
+    save_file({"layer.weight": torch.zeros(2)}, tmp_path / "x.safetensors")
+    code, said = convert(tmp_path / "x.safetensors", tmp_path / "pack", "--as", form, *words)
+    assert (code, f"{words[0]} changes nothing of --as {form}" in said) == (Exit.USAGE, True)
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"layer.weight": torch.zeros(2)}, tmp_path / "x.safetensors")
     for form in ("anysat", "omnisat-treesat"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from omnisat_cli.errors import CheckpointError, JobError, OutputExistsError, SourceError
@@ -28,6 +28,7 @@ from omnisat_cli.packs.registry import CARD, Pack
 from omnisat_cli.packs.writer import write_pack
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from omnisat_cli.packs.published import Tensors
@@ -37,6 +38,21 @@ Form = Literal[
 ]
 Size = Literal["tiny", "small", "base"]
 _SIZES_LIMIT = 2**20
+_ANYSAT = frozenset(
+    {"norms", "fold", "modalities", "patch_m", "part", "legend", "place_m"}
+    | {"behaviour", "trunk_attention"}
+)
+_OMNISAT = frozenset({"legend", "positions"})
+_READ: Mapping[str, frozenset[str]] = {
+    "anysat": _ANYSAT,
+    "anysat-pastis": _ANYSAT,
+    "utae": frozenset({"norms", "fold", "sizes"}),
+    "omnisat-treesat": _OMNISAT,
+    "omnisat-pastis": _OMNISAT,
+    "omnisat-flair": _OMNISAT,
+}
+"""What each published network lets one say of it; the others are what they are."""
+_FLAGS = {"norms": "norm", "patch_m": "patch-size", "place_m": "place", "sizes": "conf"}
 _FOLD = re.compile(r"Fold_([1-5])")
 
 
@@ -90,6 +106,11 @@ class Adoption:
                 raise JobError(f"--{flag} {given}: one of {', '.join(get_args(known))}")
         if self.fold is not None and self.fold not in UTAE_FOLDS:
             raise JobError(f"--fold {self.fold}: from 1 to {len(UTAE_FOLDS)}")
+        for field in fields(self):
+            idle = field.name not in {"form", "address", *_READ[self.form]}
+            if idle and getattr(self, field.name) != field.default:
+                flag = _FLAGS.get(field.name, field.name.replace("_", "-"))
+                raise JobError(f"--{flag} changes nothing of --as {self.form}; leave it out")
 
 
 def adopt_checkpoint(

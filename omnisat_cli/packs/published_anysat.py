@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from omnisat_cli.errors import CheckpointError, JobError
+from omnisat_cli.errors import CheckpointError
 from omnisat_cli.modality import L7_BANDS, L8_BANDS, MODIS_BANDS, S2_BANDS
 from omnisat_cli.networks.anysat_config import (
     SENSORS,
@@ -21,7 +21,6 @@ from omnisat_cli.networks.anysat_config import (
     TrunkAttention,
 )
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
-from omnisat_cli.networks.tile import AnySatTileConfig
 from omnisat_cli.packs.card import Card, ModalityCard, NetworkCard, WindowCard
 from omnisat_cli.packs.norms import Norm
 from omnisat_cli.packs.published import UNTRAINED, Origin, Parcel, Tensors, modality_card
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from omnisat_cli.networks.anysat_config import Sensor
-    from omnisat_cli.outputs.legend import Legend
 
 Part = Literal["teacher", "student"]
 Data = Literal["treesat", "pastis"]
@@ -167,61 +165,6 @@ def anysat_parcel(
         }
     )
     return Parcel(card, UNTRAINED, weights)
-
-
-def anysat_places(parcel: Parcel, tensors: Tensors, legend: Legend, place_m: int) -> Parcel:
-    """Put the trained head of a fine-tuned AnySat in the place of a pack's untrained one.
-
-    Args:
-        parcel: From `anysat_parcel`.
-        tensors: The same checkpoint.
-        legend: Classes of the head.
-        place_m: Side of the places it labels, metres.
-
-    Raises:
-        CheckpointError: If it has no head that labels places.
-        JobError: If a place is no whole number of patches.
-    """
-    plain = parcel.card.network.config
-    start = AnySatSegmenterConfig.from_dict(plain)
-    side, rest = divmod(place_m, start.patch_m)
-    if rest or side < 1:
-        raise JobError(f"--place {place_m}: no whole number of patches of {start.patch_m} m")
-    width, head = start.encoder.width, _places_head(tensors)
-    shapes = [tuple(value.shape) for value in head.values()]
-    wanted = [(width,), (width,), (len(legend.classes), width), (len(legend.classes),)]
-    if shapes != wanted:
-        found = ", ".join(f"{key} {shape}" for key, shape in zip(head, shapes, strict=True))
-        raise CheckpointError(
-            f"the checkpoint has no head that labels places with the {len(legend.classes)} classes "
-            f"of {legend.label}: expected a normalisation of {width} and a linear layer to "
-            f"{len(legend.classes)}, found {found or 'none'}"
-        )
-    config = AnySatTileConfig(
-        start.encoder, len(legend.classes), start.patch_m, (side, side), hidden=()
-    )
-    changes = {
-        "network": NetworkCard(kind="anysat-tile", config=config.to_dict()),
-        "patch_sizes": (),
-        "window": WindowCard(size=side, overlap=side // 2),
-        "legend": legend.label,
-        "pretrained_only": False,
-        "limits": "Ground like that it was trained on.",
-    }
-    kept = {key: value for key, value in parcel.weights.items() if key.startswith("encoder.")}
-    return Parcel(parcel.card.model_copy(update=changes), legend, {**kept, **head})
-
-
-def _places_head(tensors: Tensors) -> dict[str, Tensor]:
-    """Take the head on the class token, under the names of ours."""
-    order = [f"{index}.{part}" for index in (0, 1) for part in ("weight", "bias")]
-    for prefix in ("model.head.", "model.mlp.mlp.", "head."):
-        if f"{prefix}1.weight" in tensors:
-            held = {key for key in tensors if key.startswith(prefix)}
-            found = {f"head.mlp.{name}": tensors[f"{prefix}{name}"] for name in order
-                     if f"{prefix}{name}" in tensors}  # fmt: skip
-            return found if len(held) == len(found) else {}
-    return {}
 
 
 _FIRST = {"image": "patch_embed.weight", "series": "patch_embed.inconv.0.weight"}

@@ -9,12 +9,12 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from omnisat_cli.errors import CheckpointError
+from omnisat_cli.errors import CheckpointError, JobError
 from omnisat_cli.networks.anysat_config import CELL_M
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenterConfig
-from omnisat_cli.packs.card import NetworkCard
+from omnisat_cli.networks.tile import AnySatTileConfig
+from omnisat_cli.packs.card import NetworkCard, WindowCard
 from omnisat_cli.packs.published import Parcel, Tensors
-from omnisat_cli.packs.published_anysat import anysat_places
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def with_head(parcel: Parcel, tensors: Tensors, legend: Legend, place_m: int) ->
     elif inner == width and answers == classes * side**2 and side == start.patch_m // CELL_M > 1:
         config, name = replace(start, coarse_side=side), "coarse"
     else:
-        return anysat_places(parcel, tensors, legend, place_m)
+        return _places(parcel, head, legend, place_m)
     config = replace(config, classes=classes)
     kept = {key: value for key, value in parcel.weights.items() if key.startswith("encoder.")}
     pixel = start.patch_m / config.fine_side
@@ -68,6 +68,40 @@ def with_head(parcel: Parcel, tensors: Tensors, legend: Legend, place_m: int) ->
         "not from the crops of the published evaluation.",
     }
     named = {f"{name}.mlp.{key}": value for key, value in head.items()}
+    return Parcel(parcel.card.model_copy(update=changes), legend, {**kept, **named})
+
+
+def _places(parcel: Parcel, head: Tensors, legend: Legend, place_m: int) -> Parcel:
+    """Make a pack that labels whole places.
+
+    Raises:
+        CheckpointError: If the head does not label places.
+        JobError: If a place is no whole number of patches.
+    """
+    start = AnySatSegmenterConfig.from_dict(parcel.card.network.config)
+    side, rest = divmod(place_m, start.patch_m)
+    if rest or side < 1:
+        raise JobError(f"--place {place_m}: no whole number of patches of {start.patch_m} m")
+    width, classes = start.encoder.width, len(legend.classes)
+    shapes = [tuple(value.shape) for value in head.values()]
+    if shapes != [(width,), (width,), (classes, width), (classes,)]:
+        found = ", ".join(f"{key} {shape}" for key, shape in zip(head, shapes, strict=True))
+        raise CheckpointError(
+            f"the checkpoint has no head that labels places with the {classes} classes of "
+            f"{legend.label}: expected a normalisation of {width} and a linear layer to {classes}, "
+            f"found {found or 'none'}"
+        )
+    config = AnySatTileConfig(start.encoder, classes, start.patch_m, (side, side), hidden=())
+    changes = {
+        "network": NetworkCard(kind="anysat-tile", config=config.to_dict()),
+        "patch_sizes": (),
+        "window": WindowCard(size=side, overlap=side // 2),
+        "legend": legend.label,
+        "pretrained_only": False,
+        "limits": "Ground like that it was trained on.",
+    }
+    kept = {key: value for key, value in parcel.weights.items() if key.startswith("encoder.")}
+    named = {f"head.mlp.{key}": value for key, value in head.items()}
     return Parcel(parcel.card.model_copy(update=changes), legend, {**kept, **named})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import torch
 from learning_worlds import CARDS, ToyExamples, toy_legend
 from worlds import card
 
-from omnisat_cli.errors import JobError
+from omnisat_cli.errors import JobError, SourceError
+from omnisat_cli.learning.datasets.places import WholePlaces
 from omnisat_cli.learning.scoring.evaluate_pack import choose_subsets
 from omnisat_cli.learning.scoring.evaluate_tags import evaluate_tags
 from omnisat_cli.learning.scoring.report_files import write_report
@@ -19,6 +22,9 @@ from omnisat_cli.networks.tile import OmniSatTile, TileConfig
 from omnisat_cli.outputs.legend import Legend
 from omnisat_cli.packs.card import WindowCard
 from omnisat_cli.packs.registry import Pack
+
+if TYPE_CHECKING:
+    from omnisat_cli.learning.examples import Example
 
 SIDE = 8
 CONFIG = TileConfig(
@@ -77,6 +83,28 @@ def test_a_place_without_imagery_is_said_to_hold_nothing() -> None:
     assert s2.unmapped == 4
     assert s2.scores.classes.recall[0] == 0
     assert report.notes == ("s2: 4 places without imagery",)
+
+
+def test_places_without_any_label_are_not_measured() -> None:
+    class Patchy(ToyExamples):
+        def example(self, index: int) -> Example:
+            made = super().example(index)
+            nowhere = np.full((4 * SIDE, 4 * SIDE), 255, np.uint8)
+            return made if index < self.known else replace(made, classes=nowhere)
+
+        known = 3
+
+    report = evaluate_tags(
+        network(), pack(), WholePlaces(Patchy(count=5)), lambda names: choose_subsets(None, names)
+    )
+    assert report.results[0].scores.classes.precision[0] == 1.0
+    assert report.results[0].scores.classes.support[0] == 3
+    assert report.notes == ("2 places without labels are left out",)
+    Patchy.known = 0
+    with pytest.raises(SourceError, match="whole places of toy holds no labelled place"):
+        evaluate_tags(
+            network(), pack(), WholePlaces(Patchy()), lambda names: choose_subsets(None, names)
+        )
 
 
 def test_examples_of_another_kind_are_refused() -> None:

@@ -48,7 +48,8 @@ class Example:
         classes: (H, W) uint8 legend codes, 255 = not labelled; H is a multiple of h. None where
             the task is not segmentation or nothing is labelled.
         parcels: (H, W) int32 parcel numbers, 0 = none known; None where borders are not known.
-        tags: (K,) uint8, 1 where the place holds class k of the legend (multi-label).
+        tags: (K,) uint8, 1 where the place holds class k of the legend (multi-label); None where
+            the task is another or nothing is labelled.
     """
 
     sample: Sample

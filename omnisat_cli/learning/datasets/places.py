@@ -22,7 +22,7 @@ class WholePlaces:
     """Examples of labelled pixels as places with tags; see `Examples`.
 
     A place holds a class whose share of its ground, labelled or not, exceeds `share`, the rule of
-    TreeSatAI.
+    TreeSatAI. Of a place without any label nothing is known: it has no tags.
     """
 
     pixels: Examples
@@ -67,9 +67,9 @@ class WholePlaces:
         return self._tagged(labels_of(self.pixels, index))
 
     def _tagged(self, made: Example) -> Example:
-        codes = np.array(self.legend.codes)
-        tags = np.zeros(len(codes), np.uint8)
+        tags = None
         if made.classes is not None:
-            counts = np.bincount(made.classes.ravel(), minlength=256)[codes]
-            tags = (counts > self.share * made.classes.size).astype(np.uint8)
+            counts = np.bincount(made.classes.ravel(), minlength=256)[list(self.legend.codes)]
+            if counts.any():
+                tags = (counts > self.share * made.classes.size).astype(np.uint8)
         return replace(made, classes=None, parcels=None, tags=tags)

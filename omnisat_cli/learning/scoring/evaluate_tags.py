@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from omnisat_cli.errors import JobError
+from omnisat_cli.errors import JobError, SourceError
 from omnisat_cli.learning.data.batches import Batcher, BatchSpec
+from omnisat_cli.learning.data.statistics import labels_of
 from omnisat_cli.learning.scoring.metrics import TagScores
 from omnisat_cli.learning.scoring.report import Report, Result
 from omnisat_cli.learning.training.objectives import encode_batch, showing, tag_logits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from omnisat_cli.learning.data.batches import Batch
     from omnisat_cli.learning.examples import Examples
     from omnisat_cli.networks.tile import Tile
     from omnisat_cli.packs.registry import Pack
@@ -48,7 +50,7 @@ def evaluate_tags(
 
     Raises:
         JobError: If the examples have other classes, or label pixels.
-        SourceError: If a file is damaged.
+        SourceError: If a file is damaged, or no place has a label.
     """
     card, legend = pack.card, pack.legend
     if examples.task != "multilabel":
@@ -62,12 +64,17 @@ def evaluate_tags(
     spec = BatchSpec(_AT_ONCE, card.window.size, augment=False, min_dates=card.min_dates)
     batcher = Batcher(examples, card.modalities, spec, seed=0)
     subsets = choose(tuple(batcher.readers))
-    truth, found = _walk(network, batcher, subsets, watch)
+    labelled = [n for n in range(len(examples)) if labels_of(examples, n).tags is not None]
+    if not labelled:
+        raise SourceError(f"{examples.name} holds no labelled place: nothing can be compared")
+    truth, found = _walk(network, batcher.ordered(labelled, _AT_ONCE), subsets, watch)
     results = tuple(
         Result("+".join(part), TagScores(truth, said), int((~seen).sum()))
         for part, (said, seen) in found.items()
     )
     notes = [f"{r.subset}: {r.unmapped} places without imagery" for r in results if r.unmapped]
+    if len(labelled) < len(examples):
+        notes.append(f"{len(examples) - len(labelled)} places without labels are left out")
     return Report(
         subject=f"{card.name} {card.version}",
         reference=examples.name,
@@ -91,7 +98,7 @@ def _cut_up(examples: Examples, side: int) -> tuple[str, ...]:
 
 def _walk(
     network: Tile,
-    batcher: Batcher,
+    batches: Iterable[Batch],
     subsets: Sequence[Subset],
     watch: Callable[[int], object],
 ) -> tuple[NDArray[np.bool_], dict[Subset, tuple[NDArray[np.bool_], NDArray[np.bool_]]]]:
@@ -102,9 +109,9 @@ def _walk(
         subset: [] for subset in subsets
     }
     done = 0
-    for batch in batcher.ordered(range(len(batcher.examples)), _AT_ONCE):
+    for batch in batches:
         moved = batch.to(device)
-        assert moved.tags is not None, "places of a multi-label set have tags"
+        assert moved.tags is not None, "the places that are walked have tags"
         truth.append(moved.tags.cpu().numpy() > 0)
         with torch.inference_mode():
             encoded = encode_batch(network, moved)

@@ -254,9 +254,10 @@ def test_patch_sizes_of_a_pack_are_a_choice(scene: Path, tmp_path: Path) -> None
         out = tmp_path / f"{size}.tif"
         code, said = predict(tmp_path / "pack", out, *words, "--patch-size", size)
         assert code == 0, said
-    code, said = predict(tmp_path / "pack", tmp_path / "c.tif", *words, "--patch-size", 25)
-    assert code == Exit.USAGE
-    assert "patches of 20, 10, 30" in said
+    for size in (25, 0):
+        code, said = predict(tmp_path / "pack", tmp_path / "c.tif", *words, "--patch-size", size)
+        assert code == Exit.USAGE
+        assert "patches of 20, 10, 30" in said
     code, said = predict(tmp_path / "pack", tmp_path / "d.tif", "--modis", scene / "modis.nc")
     assert code == Exit.USAGE
     assert "modis alone makes no map" in said

@@ -27,7 +27,7 @@ def at_patch_size(pack: Pack, patch_m: float | None, scales: tuple[float, ...] =
         JobError: If the pack does not allow it.
     """
     card = pack.card
-    wanted = patch_m or card.patch_m
+    wanted = card.patch_m if patch_m is None else patch_m
     allowed = (card.patch_m, *card.patch_sizes)
     for size in (wanted, *scales):
         if size not in allowed:

@@ -118,3 +118,9 @@ def test_examples_of_another_kind_are_refused() -> None:
             ToyExamples(task="multilabel"),
             lambda names: [tuple(names)],
         )
+
+    class Coarse(ToyExamples):
+        patch_m = 40.0
+
+    with pytest.raises(JobError, match=r"toy has patches of 40 m, .* of 10 m"):
+        evaluate_tags(network(), pack(), Coarse(task="multilabel"), lambda names: [tuple(names)])

@@ -49,18 +49,11 @@ def evaluate_tags(
         watch: Told the number of places done.
 
     Raises:
-        JobError: If the examples have other classes, or label pixels.
+        JobError: If the examples have other classes or patches, or label pixels.
         SourceError: If a file is damaged, or no place has a label.
     """
+    _check_fit(examples, pack)
     card, legend = pack.card, pack.legend
-    if examples.task != "multilabel":
-        raise JobError(f"{examples.name} labels pixels; {card.name} labels whole places")
-    theirs = [(c.code, c.name_en) for c in examples.legend.classes]
-    if theirs != [(c.code, c.name_en) for c in legend.classes]:
-        raise JobError(
-            f"{examples.name} has the classes of {examples.legend.label}, {card.name} those of "
-            f"{legend.label}: they cannot be compared"
-        )
     spec = BatchSpec(_AT_ONCE, card.window.size, augment=False, min_dates=card.min_dates)
     batcher = Batcher(examples, card.modalities, spec, seed=0)
     subsets = choose(tuple(batcher.readers))
@@ -83,6 +76,28 @@ def evaluate_tags(
         results=results,
         notes=(*_cut_up(examples, card.window.size), *notes),
     )
+
+
+def _check_fit(examples: Examples, pack: Pack) -> None:
+    """Check that a model can be compared with places.
+
+    Raises:
+        JobError: If the examples have other classes or patches, or label pixels.
+    """
+    card, legend = pack.card, pack.legend
+    if examples.task != "multilabel":
+        raise JobError(f"{examples.name} labels pixels; {card.name} labels whole places")
+    theirs = [(c.code, c.name_en) for c in examples.legend.classes]
+    if theirs != [(c.code, c.name_en) for c in legend.classes]:
+        raise JobError(
+            f"{examples.name} has the classes of {examples.legend.label}, {card.name} those of "
+            f"{legend.label}: they cannot be compared"
+        )
+    if abs(examples.patch_m - card.patch_m) > 1e-6 * card.patch_m:
+        raise JobError(
+            f"{examples.name} has patches of {examples.patch_m:g} m, {card.name} of "
+            f"{card.patch_m:g} m: it cannot be evaluated on them"
+        )
 
 
 def _cut_up(examples: Examples, side: int) -> tuple[str, ...]:

@@ -14,7 +14,9 @@ import torch
 from anysat_packs import write_anysat, write_utae
 from cli_runs import omnisat
 from learning_worlds import ToyExamples, toy_legend
+from worlds import card
 
+from omnisat_cli.cli.scoring_dataset import Part
 from omnisat_cli.errors import Exit, JobError
 from omnisat_cli.geo.lattice import Window
 from omnisat_cli.learning.data.batches import BatchSpec
@@ -26,6 +28,7 @@ from omnisat_cli.learning.training.lesson import FitSpec, Unwatched
 from omnisat_cli.learning.training.train import train
 from omnisat_cli.learning.training.train_job import TrainJob
 from omnisat_cli.modality import S2_BANDS
+from omnisat_cli.packs.card import NetworkCard
 from omnisat_cli.packs.registry import load_weights, read_pack
 from omnisat_cli.sources.values import Sample, Series
 
@@ -211,6 +214,14 @@ def test_places_of_scenes_are_learned_scored_and_mapped(scenes: Path, tmp_path: 
     assert (done.code, "labels whole places" in done.err) == (Exit.USAGE, True)
     done = omnisat("train", *labels, "--whole-places", "--out", tmp_path / "none")
     assert (done.code, "is about --dataset" in done.err) == (Exit.USAGE, True)
+
+
+def test_a_dataset_is_evaluated_in_the_patches_of_the_model(scenes: Path) -> None:
+    part = Part("scenes", scenes, split=None, folds=None, side=3)
+    for kind in ("omnisat", "omnisat-tile"):
+        toy = card(patch_m=20.0, network=NetworkCard(kind=kind, config={}))
+        examples = part.open(toy)
+        assert (examples.patch_m, examples.example(0).sample.window.shape) == (20, (3, 3))
 
 
 @pytest.mark.parametrize("network", ["omnisat", "anysat"])

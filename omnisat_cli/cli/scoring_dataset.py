@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -58,11 +58,11 @@ class Part:
         if self.root is None:
             raise JobError(f"--dataset {self.name}: say where it lies with --root DIR")
         folds = self.folds.split(",") if self.folds else None
-        options = Options(side=self.side)
+        options = Options(side=self.side, patch_m=card.patch_m)
         if card.whole_places:
             known = DATASETS.get(self.name)
             side = card.window.size if known is not None and not known.tags else None
-            options = Options(side=self.side or side, task="multilabel")
+            options = replace(options, side=self.side or side, task="multilabel")
         return open_dataset(
             self.name,
             self.root,

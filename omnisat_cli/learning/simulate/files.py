@@ -20,11 +20,17 @@ import numpy as np
 import pyogrio
 import rasterio
 import shapely
-from pyproj import CRS
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from omnisat_cli.errors import JobError, OutputExistsError
+from omnisat_cli.learning.simulate.cube_files import (
+    DB_MISSING,
+    DB_STEP,
+    start_cube,
+    start_s1,
+    start_s2,
+)
 from omnisat_cli.learning.simulate.events import EVENTS, staged
 from omnisat_cli.learning.simulate.fields import Pixels
 from omnisat_cli.learning.simulate.landscape import transform
@@ -40,8 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from omnisat_cli.learning.simulate.values import Scene
     from omnisat_cli.outputs.legend import Legend
 
@@ -53,12 +57,6 @@ LEGEND = "legend.json"
 """Classes of the truth, where they are those of an event."""
 _BLOCK = 256
 _QUALITY = 88
-_DB_STEP = 0.02
-_DB_MISSING = -32768
-_SCL_MEANINGS = (
-    "no_data saturated dark_area cloud_shadow vegetation not_vegetated water unclassified "
-    "cloud_medium_probability cloud_high_probability thin_cirrus snow"
-)
 Side = Literal["north", "south", "east", "west"]
 SIDES: tuple[Side, ...] = ("north", "south", "east", "west")
 
@@ -201,10 +199,10 @@ def _open(spec: SceneSpec, first: Scene, folder: Path, layout: Layout, stack: Ex
     frame = spec.frame
     seen = layout.aerial_gap.seen(frame) if layout.aerial_gap else frame
     s2, s1 = (stack.enter_context(h5netcdf.File(folder / name, "w")) for name in ("s2.nc", "s1.nc"))
-    _start_cube(s2, frame, first.s2_dates, "Simulated Sentinel-2 surface reflectance, level 2A")
-    _start_s2(s2)
-    _start_cube(s1, frame, first.s1_dates, "Simulated Sentinel-1 GRD backscatter")
-    _start_s1(s1, first.s1_orbit)
+    start_cube(s2, frame, first.s2_dates, "Simulated Sentinel-2 surface reflectance, level 2A")
+    start_s2(s2)
+    start_cube(s1, frame, first.s1_dates, "Simulated Sentinel-1 GRD backscatter")
+    start_s1(s1, first.s1_orbit)
     aerial = None if spec.event else _open_aerial(spec, first, seen, folder / "aerial.tif")
     return _Files(
         frame=frame,
@@ -273,83 +271,6 @@ def _open_labels(frame: Frame, legend: Legend, path: Path) -> rasterio.io.Datase
     return target
 
 
-def _start_cube(
-    file: h5netcdf.File, frame: Frame, dates: NDArray[np.datetime64], title: str
-) -> None:
-    """Define dimensions, coordinates and the coordinate reference system."""
-    pixels = Pixels(frame, CELL_M)
-    file.dimensions = {"time": len(dates), "y": pixels.shape[0], "x": pixels.shape[1]}
-    file.attrs["Conventions"] = "CF-1.8"
-    file.attrs["coordinates"] = "spatial_ref"  # so that xarray makes it a coordinate
-    file.attrs["title"] = title
-    file.attrs["institution"] = "synthetic scene, omnisat simulate"
-    time = file.create_variable("time", ("time",), data=(dates - dates[0]).astype(np.int64))
-    time.attrs.update(
-        {"units": f"days since {dates[0]}", "calendar": "proleptic_gregorian", "axis": "T"}
-    )
-    for name, values in (("y", pixels.y), ("x", pixels.x)):
-        axis = file.create_variable(name, (name,), data=values)
-        axis.attrs["units"] = "metre"
-        axis.attrs["standard_name"] = f"projection_{name}_coordinate"
-        axis.attrs["axis"] = name.upper()
-    reference = file.create_variable("spatial_ref", (), data=np.int32(2154))
-    crs = CRS.from_user_input(CRS_NAME)
-    for key, value in crs.to_cf().items():
-        reference.attrs[key] = np.asarray(value, float) if isinstance(value, tuple) else value
-    reference.attrs["spatial_ref"] = crs.to_wkt("WKT1_GDAL")
-    reference.attrs["GeoTransform"] = " ".join(str(v) for v in transform(pixels).to_gdal())
-
-
-def _start_band(
-    file: h5netcdf.File, name: str, dtype: str, missing: int, about: dict[str, object]
-) -> None:
-    shape = tuple(file.dimensions[axis].size for axis in ("time", "y", "x"))
-    band = file.create_variable(
-        name,
-        ("time", "y", "x"),
-        dtype,
-        fillvalue=np.dtype(dtype).type(missing),
-        chunks=(min(shape[0], 16), min(shape[1], 128), min(shape[2], 128)),
-        compression="gzip",
-        compression_opts=6,
-        shuffle=True,
-    )
-    band.attrs["grid_mapping"] = "spatial_ref"
-    for key, value in about.items():
-        band.attrs[key] = value
-
-
-def _start_s2(file: h5netcdf.File) -> None:
-    for name in S2_BANDS:
-        about = {"long_name": f"surface reflectance × 10000, {name}", "units": "1", "nodata": 0}
-        _start_band(file, name, "uint16", 0, about)
-    about = {
-        "long_name": "scene classification",
-        "flag_values": np.arange(12, dtype=np.uint8),
-        "flag_meanings": _SCL_MEANINGS,
-    }
-    _start_band(file, "SCL", "uint8", 0, about)
-
-
-def _start_s1(file: h5netcdf.File, orbits: NDArray[np.str_]) -> None:
-    orbit = file.create_variable(
-        "orbit_state",
-        ("time",),
-        data=orbits.astype(object),
-        dtype=h5netcdf.core.h5py.string_dtype(),
-    )
-    file.attrs["coordinates"] = "spatial_ref orbit_state"
-    orbit.attrs["long_name"] = "orbit direction of each date"
-    for name in ("VV", "VH"):
-        about = {
-            "long_name": f"backscatter, {name}",
-            "units": "dB",
-            "scale_factor": _DB_STEP,
-            "add_offset": 0.0,
-        }
-        _start_band(file, name, "int16", _DB_MISSING, about)
-
-
 def _put(files: _Files, piece: Scene) -> None:
     """Write one piece of the scene into every file."""
     frame = piece.spec.frame
@@ -357,11 +278,11 @@ def _put(files: _Files, piece: Scene) -> None:
     for index, name in enumerate(S2_BANDS):
         files.s2[name][:, rows, cols] = piece.s2[:, index]
     files.s2["SCL"][:, rows, cols] = piece.scl
-    stored = np.rint(piece.s1 / _DB_STEP).astype(np.int16)
+    stored = np.rint(piece.s1 / DB_STEP).astype(np.int16)
     cells = Pixels(frame, CELL_M)
     left, bottom, right, top = files.s1_frame.bounds
     inside_y, inside_x = (cells.y < top) & (cells.y > bottom), (cells.x > left) & (cells.x < right)
-    stored = np.where(inside_y[:, None] & inside_x[None, :], stored, np.int16(_DB_MISSING))
+    stored = np.where(inside_y[:, None] & inside_x[None, :], stored, np.int16(DB_MISSING))
     for index, name in enumerate(("VV", "VH")):
         files.s1[name][:, rows, cols] = stored[:, index]
     files.labels.write(piece.truth, 1, window=Window.from_slices(*_place(files.frame, frame, 1)))

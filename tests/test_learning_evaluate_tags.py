@@ -13,10 +13,12 @@ from learning_worlds import CARDS, ToyExamples, toy_legend
 from worlds import card
 
 from omnisat_cli.errors import JobError, SourceError
+from omnisat_cli.learning.data.batches import Batcher, BatchSpec
 from omnisat_cli.learning.datasets.places import WholePlaces
 from omnisat_cli.learning.scoring.evaluate_pack import choose_subsets
 from omnisat_cli.learning.scoring.evaluate_tags import evaluate_tags
 from omnisat_cli.learning.scoring.report_files import write_report
+from omnisat_cli.learning.training.validation import Validation
 from omnisat_cli.networks.configs import ImageConfig, OmniSatConfig, SeriesConfig
 from omnisat_cli.networks.tile import OmniSatTile, TileConfig
 from omnisat_cli.outputs.legend import Legend
@@ -71,6 +73,21 @@ def test_places_are_scored_class_by_class_and_subset_by_subset(tmp_path: Path) -
         assert np.isnan(each.f1[1])
     write_report(report, tmp_path / "r.html")
     assert "labelled" in (tmp_path / "r.html").read_text()
+
+
+def test_places_of_a_validation_do_not_count_by_their_batch_mates() -> None:
+    class HalfClouded(ToyExamples):
+        def example(self, index: int) -> Example:
+            return ToyExamples(clouds=index % 2, task="multilabel").example(index)
+
+    figures = []
+    for size in (1, 6):
+        batcher = Batcher(HalfClouded(task="multilabel"), CARDS, BatchSpec(size, SIDE), seed=0)
+        figures.append(Validation(batcher).by_subset(network()))
+    assert figures[0] == figures[1]
+    # Class 1 is nowhere, class 2 only in places of odd number, which S2 does not show.
+    assert set(figures[0]) == {"aerial+s2", "aerial", "s2"}
+    assert figures[0]["s2"]["F1 micro"] != figures[0]["aerial"]["F1 micro"]
 
 
 def test_a_place_without_imagery_is_said_to_hold_nothing() -> None:

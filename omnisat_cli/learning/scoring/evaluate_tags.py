@@ -12,7 +12,12 @@ from omnisat_cli.learning.data.batches import Batcher, BatchSpec
 from omnisat_cli.learning.data.statistics import labels_of
 from omnisat_cli.learning.scoring.metrics import TagScores
 from omnisat_cli.learning.scoring.report import Report, Result
-from omnisat_cli.learning.training.objectives import encode_batch, showing, tag_logits
+from omnisat_cli.learning.training.objectives import (
+    encode_batch,
+    showing,
+    shows_something,
+    tag_logits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -132,8 +137,7 @@ def _walk(
             encoded = encode_batch(network, moved)
             for subset, said in parts.items():
                 shown = showing(moved, subset)
-                flags = torch.stack([mask.any(1) for mask in shown.present.values()])
-                seen = flags.any(0)
+                seen = shows_something(shown)
                 some = torch.zeros_like(moved.tags, dtype=torch.bool)
                 if bool(seen.any()):
                     some = (tag_logits(network, shown, encoded) > 0) & seen[:, None]

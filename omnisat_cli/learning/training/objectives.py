@@ -129,6 +129,11 @@ def tag_logits(network: Tile, batch: Batch, encoded: tuple[Tokens, Tokens] | Non
     return network.label(network.fuse(tokens, {name: batch.present[name] for name in tokens}))
 
 
+def shows_something(batch: Batch) -> Tensor:
+    """Return which windows (B,) of a batch show any patch of any modality."""
+    return torch.stack([mask.any(1) for mask in batch.present.values()]).any(0)
+
+
 def decode_batch(network: PatchLocal, batch: Batch) -> tuple[Dense, Dense]:
     """Run a patch-local network; returns its coarse and its fine output."""
     return decode_tokens(network, encode_batch(network, batch), batch)

@@ -14,6 +14,7 @@ from omnisat_cli.learning.training.objectives import (
     encode_batch,
     mapped_classes,
     showing,
+    shows_something,
     tag_logits,
 )
 from omnisat_cli.modality import stand_alone
@@ -150,12 +151,13 @@ class _TagTally:
         self.found = [np.zeros((0, classes), bool)]
 
     def add(self, network: nn.Module, batch: Batch, encoded: Encoded | None) -> None:
-        """Collect the places of a batch."""
+        """Collect the places of a batch that show something."""
         assert isinstance(network, Tile)
         assert batch.tags is not None
+        seen = shows_something(batch)
         logits = tag_logits(network, batch, encoded)
-        self.truth.append(batch.tags.cpu().numpy() > 0)
-        self.found.append((logits > 0).cpu().numpy())
+        self.truth.append((batch.tags > 0)[seen].cpu().numpy())
+        self.found.append((logits > 0)[seen].cpu().numpy())
 
     @property
     def scores(self) -> TagScores:

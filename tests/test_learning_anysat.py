@@ -124,6 +124,10 @@ def test_a_pretrained_pack_becomes_a_map_at_a_patch_size_of_its_own(
     truth = ("--labels", scene.folder / "fields.gpkg", "--field", "crop")
     scored = omnisat("evaluate", tmp_path / "m.tif", *truth)
     assert scored.code == 0, scored.err
+    sizes = ("--patch-size", "20,40", "--subsets", "all")
+    scored = omnisat("evaluate", "-m", pack.folder, "--s2", scene.s2, *cpu, *truth, *sizes)
+    assert scored.code == 0, scored.err
+    assert "subsets without s2 are not measured" in scored.err
     refused = omnisat(*words, "--patch-size", 25, "--steps", 1, "--out", tmp_path / "no")
     assert refused.code == 2
     assert "takes patches of 10, 20" in refused.err

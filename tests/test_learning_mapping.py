@@ -17,6 +17,7 @@ from omnisat_cli.learning.scoring.evaluate import TruthRequest
 from omnisat_cli.learning.scoring.evaluate_pack import (
     choose_subsets,
     evaluate_examples,
+    not_measured,
     pack_scheme,
 )
 from omnisat_cli.learning.scoring.mapping import SampleMapper, mapper_for, on_labels
@@ -130,6 +131,13 @@ def test_every_subset_is_scored_while_each_example_is_read_once() -> None:
         assert result.scores.pixels + result.unmapped == labelled
     first = on_labels(own.map(places.example(0).sample, own.recipe(("s2",))), codes[0].shape)
     assert first.shape == codes[0].shape
+
+
+def test_subsets_that_make_no_map_are_left_out_and_named() -> None:
+    assert choose_subsets("all", ("aerial", "s2"), ("s2",)) == (("aerial", "s2"), ("s2",))
+    assert choose_subsets("each", ("s2", "s1"), ("s1",)) == (("s2", "s1"), ("s1",))
+    assert "without s2 are not measured" in not_measured("all", ("s2",))[0]
+    assert not_measured("s2,s1", ("s2",)) == not_measured("all", ()) == []
 
 
 def test_coarse_labels_judge_a_map_no_finer_than_they_are() -> None:

@@ -8,7 +8,7 @@ import typer
 from omnisat_cli.cli.console import set_up_logging
 from omnisat_cli.cli.flags import AREA, Given, area_of, flag, with_flags
 from omnisat_cli.cli.imagery import Imagery, with_imagery
-from omnisat_cli.cli.options import AsJson, Quiet, Verbose, date_range
+from omnisat_cli.cli.options import AsJson, Quiet, Verbose, date_range, patch_sizes
 from omnisat_cli.cli.request import inputs_from
 from omnisat_cli.errors import JobError
 from omnisat_cli.job import Execution
@@ -90,6 +90,10 @@ def evaluate(
         str | None, flag("First and last day of --s2, --s1 …", metavar="A/B|FILE")
     ] = None,
     area: Given,
+    patch_size: Annotated[
+        str | None,
+        flag("Patch of --model on imagery, as `predict` takes it; M,M averages.", metavar="METRES"),
+    ] = None,
     out: Annotated[
         list[Path] | None, flag("Report: .json, .csv or .html; repeatable.", "-o", "--out")
     ] = None,
@@ -129,7 +133,7 @@ def evaluate(
         named = "--root, --split, --folds, --side and --modalities"
         raise JobError(f"{named} are about --dataset, which is missing")
     wanted, crs = area_of(area)
-    scoring.refuse_area(kind, area)
+    scoring.refuse_area(kind, {**area, "patch_size": patch_size})
     saving = scoring.Saving(tuple(out or ()), overwrite, update_card, as_json)
     saving.check(model)
     execution = Execution(device=device, threads=threads)
@@ -141,7 +145,9 @@ def evaluate(
         part = Part(str(dataset), root, split, folds, side, modalities)
         report = of_dataset(str(model), part, (subsets, truth), execution, quiet=quiet)
     else:
-        ground = scoring.AreaJob(str(model), inputs, wanted, crs, date_range(dates))
+        ground = scoring.AreaJob(
+            str(model), inputs, wanted, crs, date_range(dates), patch_sizes(patch_size)
+        )
         report = scoring.of_area(ground, truth, subsets, execution)
     saving.finish(report, model)
 

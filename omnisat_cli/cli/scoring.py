@@ -20,12 +20,15 @@ from omnisat_cli.learning.scoring.evaluate import (
 )
 from omnisat_cli.learning.scoring.evaluate_pack import (
     choose_subsets,
+    not_measured,
     update_card,
 )
 from omnisat_cli.learning.scoring.report import Report, means, plain
 from omnisat_cli.learning.scoring.report_files import check_outputs, write_report
 from omnisat_cli.learning.scoring.schemes import scheme_classes
+from omnisat_cli.packs.patch_size import at_patch_size
 from omnisat_cli.packs.registry import find_pack
+from omnisat_cli.runners.setup import traits_of_pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from omnisat_cli.learning.scoring.report import Result
     from omnisat_cli.learning.scoring.schemes import Scheme
     from omnisat_cli.learning.scoring.tally import Tally
+    from omnisat_cli.packs.registry import Pack
 
 Route = Literal["map", "dataset", "area"]
 _NOWHERE = Path("evaluate.tif")
@@ -50,11 +54,20 @@ class AreaJob:
     area: AreaRequest
     crs: str | None
     dates: tuple[str, str] | None
+    patches: tuple[float, ...] = ()
 
     def job(self, names: tuple[str, ...]) -> Job:
         """Return the job of mapping it with some of the imagery."""
         used = tuple(e for e in self.inputs if _given(e.modality, names))
-        return Job(used, self.model, _NOWHERE, area=self.area, crs=self.crs, dates=self.dates)
+        return Job(
+            used, self.model, _NOWHERE, area=self.area, crs=self.crs, dates=self.dates,
+            patch_m=self.patches[0] if self.patches else None, scales=self.patches[1:],
+        )  # fmt: skip
+
+    def pack(self) -> Pack:
+        """Return the model at the size of its patches."""
+        patch_m = self.patches[0] if self.patches else None
+        return at_patch_size(find_pack(self.model), patch_m, self.patches[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +159,7 @@ def of_area(
     area: AreaJob, labels: TruthRequest, subsets: str | None, execution: Execution
 ) -> Report:
     """Map an area with each subset of its imagery, block by block, and compare with labels."""
-    pack = find_pack(area.model)
+    pack = area.pack()
     if pack.card.whole_places:
         raise JobError(
             f"{pack.card.name} labels whole places, and --labels are of pixels; evaluate it on "
@@ -154,11 +167,14 @@ def of_area(
         )
     there = [name for name in pack.card.names if _of_inputs(name, area.inputs)]
     scheme = labels.scheme(scheme_classes(pack.legend.classes), pack.legend.label)
+    traits = traits_of_pack(pack)
+    needed = () if traits is None else traits.needed
     tallies = {
         names: _map_and_count(area.job(names), labels, scheme, execution)
-        for names in choose_subsets(subsets, there)
+        for names in choose_subsets(subsets, there, needed)
     }
     results, notes = [], [scheme.note] if scheme.note else []
+    notes += not_measured(subsets, needed)
     for names, (tally, pixel, decisions) in tallies.items():
         tally.refuse_unknown(scheme, str(labels.path))
         tally.refuse_empty(str(labels.path), f"the map from {'+'.join(names)}")

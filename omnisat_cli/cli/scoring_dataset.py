@@ -17,6 +17,7 @@ from omnisat_cli.learning.datasets import DATASETS, Options, open_dataset
 from omnisat_cli.learning.scoring.evaluate_pack import (
     choose_subsets,
     evaluate_examples,
+    not_measured,
     pack_scheme,
 )
 from omnisat_cli.learning.scoring.evaluate_tags import evaluate_tags
@@ -101,9 +102,11 @@ def of_dataset(
             return _of_tags(pack, examples, choices[0], (compute, bar))
         network = load_network(pack, compute)
         mapper = mapper_for(network, pack.card, pack.legend.codes, examples, compute)
-        subsets = choose_subsets(choices[0], [feed.name for feed in mapper.feeds])
+        subsets = choose_subsets(choices[0], [feed.name for feed in mapper.feeds], mapper.needed)
         scheme = pack_scheme(pack.legend, examples.legend, choices[1])
-        return evaluate_examples(mapper, examples, scheme, subsets, lambda _: bar.update())
+        report = evaluate_examples(mapper, examples, scheme, subsets, lambda _: bar.update())
+        notes = not_measured(choices[0], mapper.needed)
+        return replace(report, notes=(*report.notes, *notes))
 
 
 def _of_tags(

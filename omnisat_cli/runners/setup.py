@@ -92,7 +92,7 @@ def prepare(job: Job, execution: Execution, *, for_map: bool = True) -> Setup:
     if for_map:
         _check_maps(pack)
     digest = verify_weights(pack)
-    traits = _traits(pack)
+    traits = traits_of_pack(pack)
     inputs = _matched(job, pack)
     lattice = Lattice(choose_crs(job.inputs, job.crs), pack.card.patch_m)
     sources = {
@@ -155,7 +155,7 @@ def _matched(job: Job, pack: Pack) -> dict[str, tuple[Input, ModalityCard]]:
     return pairs
 
 
-def _traits(pack: Pack) -> Traits | None:
+def traits_of_pack(pack: Pack) -> Traits | None:
     """Return what the network of a pack is like; None where it sees whole windows."""
     from omnisat_cli.networks.table import traits_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     Subset = tuple[str, ...]
 
 
-def choose_subsets(text: str | None, available: Sequence[str]) -> tuple[Subset, ...]:
+def choose_subsets(
+    text: str | None, available: Sequence[str], needed: Sequence[str] = ()
+) -> tuple[Subset, ...]:
     """Read `--subsets`.
 
     Args:
         text: "all" for every subset, "each" for all together and each modality alone, or subsets
             as "aerial+s2,s2"; None for all together.
         available: Modalities that the model uses and the imagery has, in the order of the card.
+        needed: Modalities without which it makes no map; all and each leave subsets without them
+            out.
 
     Raises:
         JobError: If a subset names something else, or sensors that tell nothing alone.
@@ -46,10 +50,10 @@ def choose_subsets(text: str | None, available: Sequence[str]) -> tuple[Subset, 
         return (whole,)
     if text == "each":
         parts = dict.fromkeys([whole, *((name,) for name in whole)])
-        return tuple(part for part in parts if stand_alone(part))
+        return tuple(part for part in parts if stand_alone(part) and set(needed) <= set(part))
     if text == "all":
-        every = (combinations(whole, size) for size in range(len(whole), 0, -1))
-        return tuple(part for parts in every for part in parts if stand_alone(part))
+        every = chain.from_iterable(combinations(whole, n) for n in range(len(whole), 0, -1))
+        return tuple(part for part in every if stand_alone(part) and set(needed) <= set(part))
     subsets = []
     for part in text.split(","):
         wanted = {name.strip() for name in part.split("+")}
@@ -65,6 +69,14 @@ def choose_subsets(text: str | None, available: Sequence[str]) -> tuple[Subset, 
             )
         subsets.append(tuple(name for name in whole if name in wanted))
     return tuple(dict.fromkeys(subsets))
+
+
+def not_measured(text: str | None, needed: Sequence[str]) -> list[str]:
+    """Return the note about subsets that `choose_subsets` leaves out."""
+    if text not in ("all", "each") or not needed:
+        return []
+    names = " and ".join(needed)
+    return [f"subsets without {names} are not measured: the model draws its map from {names}"]
 
 
 def pack_scheme(model: Legend, labels: Legend, meaning: TruthRequest) -> Scheme:

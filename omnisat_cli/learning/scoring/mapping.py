@@ -56,6 +56,11 @@ class SampleMapper:
     compute: Compute
     linear: frozenset[str] = frozenset()
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Modalities without which the network makes no map."""
+        return self.network.traits.needed if isinstance(self.network, HasTraits) else ()
+
     def recipe(self, names: tuple[str, ...], label_refine: int | None = None) -> Recipe:
         """Say what to compute from some of the modalities.
 
@@ -65,7 +70,7 @@ class SampleMapper:
         """
         feeds = tuple(feed for feed in self.feeds if feed.name in names)
         traits = self.network.traits if isinstance(self.network, HasTraits) else None
-        lacking = [] if traits is None else [name for name in traits.needed if name not in names]
+        lacking = [name for name in self.needed if name not in names]
         if lacking:
             raise JobError(
                 f"{self.card.name} draws its map from {', '.join(lacking)}: it cannot be measured "

@@ -272,6 +272,7 @@ def test_a_sensor_that_does_not_fit_the_patch_is_refused(scene: Path, tmp_path: 
     code, said = predict(tmp_path / "pack", tmp_path / "b.tif", *words, "--patch-size", 20)
     assert code == Exit.USAGE
     assert "l7: a patch of 20 m" in said
+    assert "among 30, 60, 120" in said
 
 
 def test_a_utae_pack_maps_twenty_crops(scene: Path, tmp_path: Path) -> None:

@@ -122,6 +122,11 @@ def test_sensors_without_published_statistics_need_a_file(tmp_path: Path) -> Non
     assert card.modalities[1].mean == (2000.0,) * 11
     assert card.modalities[0].mean == (2000.0,) * 10
     assert (card.patch_m, card.coarse_m) == (40, 40)
+    code, said = convert(
+        tmp_path / "AnySat.safetensors", tmp_path / "c", *words[:2], "--patch-size", 15
+    )
+    assert code == Exit.USAGE
+    assert "a multiple of 10 m, found 15 m" in said
     words = ("--as", "anysat", "--modalities", "radar")
     assert convert(tmp_path / "AnySat.safetensors", tmp_path / "b", *words)[0] == Exit.REFUSED
 

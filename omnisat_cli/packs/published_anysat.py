@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from omnisat_cli.errors import CheckpointError
+from omnisat_cli.errors import CheckpointError, JobError
 from omnisat_cli.modality import L7_BANDS, L8_BANDS, MODIS_BANDS, S2_BANDS
 from omnisat_cli.networks.anysat_config import (
     SENSORS,
@@ -126,6 +126,7 @@ def anysat_parcel(
 
     Raises:
         CheckpointError: If they are no AnySat, or statistics are missing.
+        JobError: If the patch size is none of an AnySat.
     """
     encoder = anysat_encoder(tensors, part)
     held = tuple(
@@ -140,7 +141,10 @@ def anysat_parcel(
         behaviour=forms.behaviour,
         trunk_attention=forms.trunk_attention,
     )
-    config = AnySatSegmenterConfig(network, classes=1, patch_m=patch_m)
+    try:
+        config = AnySatSegmenterConfig(network, classes=1, patch_m=patch_m)
+    except ValueError as error:
+        raise JobError(f"--patch-size {patch_m}: {error}") from error
     kept = {
         key: value
         for key, value in encoder.items()

@@ -16,7 +16,7 @@ from omnisat_cli.geo.plan import Plan, Tiling, make_plan
 from omnisat_cli.modality import flag, modality
 from omnisat_cli.outputs.prediction import MAX_MODALITIES
 from omnisat_cli.packs.patch_size import at_patch_size
-from omnisat_cli.packs.registry import Pack, find_pack, verify_weights
+from omnisat_cli.packs.registry import Pack, find_pack, read_pack, verify_weights
 from omnisat_cli.sources.aoi import Area, read_aoi
 from omnisat_cli.sources.area_ground import check_overlap, meets
 from omnisat_cli.sources.opening import (
@@ -189,13 +189,24 @@ def _check_feeds(pack: Pack, traits: Traits | None, feeds: tuple[Feed, ...]) -> 
     for feed in feeds:
         pixels = traits.pixels.get(feed.name)
         if pixels != feed.refine:
-            sizes = ", ".join(f"{size:g}" for size in (card.patch_m, *card.patch_sizes))
+            sizes = (
+                ", ".join(f"{size:g}" for size in _sizes_of(pack, feed.name))
+                or "none: leave it out"
+            )
             found = f"{feed.refine} pixels of {card.patch_m / feed.refine:g} m"
             wanted = f"takes {pixels}" if pixels else "cannot cut it so"
             raise JobError(
                 f"{feed.name}: a patch of {card.patch_m:g} m has {found}, the network of "
                 f"{card.name} {wanted}; choose --patch-size among {sizes}"
             )
+
+
+def _sizes_of(pack: Pack, name: str) -> list[float]:
+    """Return the patch sizes of a pack at which its network can cut a modality."""
+    own = read_pack(pack.folder)  # `pack` may be at another size by now
+    sizes = sorted({own.card.patch_m, *own.card.patch_sizes})
+    found = [(size, traits_of_pack(at_patch_size(own, size))) for size in sizes]
+    return [size for size, traits in found if traits and (traits.pixels or {}).get(name)]
 
 
 def _channels(entry: Input, card: ModalityCard, source: Source) -> tuple[Channel, ...]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_networks_omnisat import shaken
 from torch import Tensor
 
-from omnisat_cli.networks.anysat import AnySat, Features
+from omnisat_cli.networks.anysat import AnySat
 from omnisat_cli.networks.anysat_config import SENSORS, AnySatConfig, Sensor, hub_config
 from omnisat_cli.networks.anysat_encoders import cells_to_raster, position_code
 from omnisat_cli.networks.anysat_heads import MapHead
@@ -29,6 +29,7 @@ from omnisat_cli.networks.anysat_jepa import (
     teacher_momentum,
 )
 from omnisat_cli.networks.anysat_segmenter import AnySatSegmenter, AnySatSegmenterConfig
+from omnisat_cli.networks.anysat_values import Features
 from omnisat_cli.networks.contrast import mil_nce
 from omnisat_cli.networks.fold import fold_for_inference
 from omnisat_cli.networks.image import as_patches, cut_patches

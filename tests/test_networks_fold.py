@@ -16,11 +16,8 @@ from omnisat_cli.networks.configs import (
     SeriesConfig,
     treesat_config,
 )
-from omnisat_cli.networks.fold import (
-    FoldedImage,
-    Winograd,
-    fold_for_inference,
-)
+from omnisat_cli.networks.fold import fold_for_inference
+from omnisat_cli.networks.fold_image import FoldedImage, Winograd
 from omnisat_cli.networks.fold_series import FoldedPixels, FoldedSeries
 from omnisat_cli.networks.image import ImageEncoder
 from omnisat_cli.networks.omnisat import OmniSat

@@ -7,13 +7,12 @@ et al., CVPR 2025). State-dict keys are those of the published release.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from omnisat_cli.networks.anysat_combiner import Combiner, tiled_buckets
 from omnisat_cli.networks.anysat_encoders import (
     Attention,
     Block,
@@ -23,188 +22,21 @@ from omnisat_cli.networks.anysat_encoders import (
     SpatialEncoder,
     Subpatches,
     cells_to_raster,
-    grid_layout,
     position_code,
 )
-from omnisat_cli.networks.attention import Mlp, attend
+from omnisat_cli.networks.anysat_values import Features, Patches, Windowed, check_ground
 from omnisat_cli.networks.image import cut_patches
-from omnisat_cli.networks.relative import GridLayout, RelativeBias, kept
+from omnisat_cli.networks.relative import GridLayout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from omnisat_cli.networks.anysat_config import AnySatConfig, Sensor
+    from omnisat_cli.networks.anysat_values import Grid
 
-Grid = tuple[int, int]
-Output = Literal["tile", "patch", "dense", "all"]
 # Widest activation of the patches encoded at once without autograd.
 _CPU_BYTES = 1 << 22
 _GPU_BYTES = 1 << 29
-
-
-@dataclass(frozen=True, slots=True)
-class Patches:
-    """Patches of one sensor after the spatial encoder.
-
-    Attributes:
-        tokens: (N, D) one vector a patch.
-        fine: (N, S, D) one vector a sub-patch, in the order of the published code.
-        present: (N,) bool, patches with anything valid; None for all.
-    """
-
-    tokens: Tensor
-    fine: Tensor
-    present: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Windowed:
-    """Windows after their encoders, before they are fused.
-
-    Attributes:
-        tokens: Sensor to (B, P, D); sensors with one pixel a window (B, 1, D).
-        present: Sensor to (B, P) bool, for sensors that are not valid everywhere.
-        grid: Rows and columns of patches.
-        fine: As in `Features`.
-    """
-
-    tokens: Mapping[str, Tensor]
-    present: Mapping[str, Tensor]
-    grid: Grid
-    fine: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What AnySat makes of a batch of windows.
-
-    Attributes:
-        tokens: (B, 1 + P, D): the window, then its patches row by row.
-        grid: Rows and columns of patches.
-        fine: Sensor to (B, rows * e, cols * e, D) sub-patch vectors laid out as a map, for the
-            sensor that was kept.
-    """
-
-    tokens: Tensor
-    grid: Grid
-    fine: Mapping[str, Tensor]
-
-    @property
-    def tile(self) -> Tensor:
-        """(B, D) one vector a window."""
-        return self.tokens[:, 0]
-
-    @property
-    def patch(self) -> Tensor:
-        """(B, rows, cols, D) one vector a patch."""
-        return torch.unflatten(self.tokens[:, 1:], 1, self.grid)
-
-    def dense(self, name: str) -> Tensor:
-        """Join the patch vector to every sub-patch vector: (B, rows * e, cols * e, 2 D).
-
-        Raises:
-            ValueError: If the sensor was not kept.
-        """
-        if name not in self.fine:
-            kept = ", ".join(self.fine) or "none"
-            raise ValueError(f"sub-patches of {name!r} were not kept (kept: {kept}); use `keep`")
-        fine = self.fine[name]
-        side = fine.shape[1] // self.grid[0]
-        coarse = self.patch.repeat_interleave(side, 1).repeat_interleave(side, 2)
-        return torch.cat([coarse, fine], dim=-1)
-
-    def output(self, kind: Output, name: str | None = None) -> Tensor:
-        """Return an output by its published name.
-
-        Args:
-            kind: "tile" (B, D), "patch" (B, rows, cols, D), "dense" (B, h, w, 2 D) or "all"
-                (B, 1 + P, D).
-            name: Sensor of a dense output; the one that was kept by default.
-        """
-        if kind == "tile":
-            return self.tile
-        if kind == "patch":
-            return self.patch
-        if kind == "all":
-            return self.tokens
-        return self.dense(name or next(iter(self.fine), ""))
-
-
-class _CrossAttention(nn.Module):
-    """Attention of one query a patch, and one for the window, over the tokens of all sensors."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.scale = (width // heads) ** -0.5
-        self.q_learned = nn.Parameter(torch.zeros(1, 1, width))
-        self.wk = nn.Linear(width, width)
-        self.wv = nn.Linear(width, width)
-        self.proj = nn.Linear(width, width)
-        self.rpe_k = RelativeBias(width // heads)
-
-    def forward(
-        self, context: Tensor, code: Tensor, layout: GridLayout, present: Tensor | None
-    ) -> Tensor:
-        """Attend: (B, L, D) context to (B, 1 + P, D), one query a row of `code`."""
-        B = context.shape[0]
-        q = self._split(self.q_learned + code)  # (1, H, 1 + P, d)
-        k, v = self._split(self.wk(context)), self._split(self.wv(context))
-        table = self.rpe_k(q[:, :1]).expand(B, -1, -1, -1)  # of the queries before scaling
-        q = (q * self.scale).expand(B, -1, -1, -1)
-        y = attend((q, k, v), table, layout, present, 0.0)
-        out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
-        return out
-
-    def restricted(
-        self, context: Tensor, code: Tensor, buckets: Tensor, present: Tensor | None
-    ) -> Tensor:
-        """Attend from some locations: codes (B, Q, D), buckets (B, Q, L), to (B, Q, D)."""
-        q = self._split(self.q_learned + code)
-        k, v = self._split(self.wk(context)), self._split(self.wv(context))
-        bias = self.rpe_k(q[:, :1]).gather(3, buckets.unsqueeze(1))  # (B, 1, Q, L)
-        if present is not None:
-            bias = bias.masked_fill(~present[:, None, None], float("-inf"))
-        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
-        return out
-
-    def _split(self, x: Tensor) -> Tensor:
-        return torch.unflatten(x, 2, (self.heads, -1)).transpose(1, 2)  # (B, H, L, d)
-
-
-class _Combiner(nn.Module):
-    """Fuse the tokens of all sensors into one a patch; no residual around the attention."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = _CrossAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = Mlp(width, int(width * mlp_ratio), 0.0)
-
-    def forward(
-        self, x: Tensor, code: Tensor, layout: GridLayout, present: Tensor | None
-    ) -> Tensor:
-        """Fuse (B, L, D) into (B, 1 + P, D)."""
-        x = self.attn(self.norm1(x), code, layout, present)
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
-
-    def restricted(
-        self, x: Tensor, code: Tensor, buckets: Tensor, present: Tensor | None
-    ) -> Tensor:
-        """Fuse (B, L, D) at some locations only; see `_CrossAttention.restricted`."""
-        x = self.attn.restricted(self.norm1(x), code, buckets, present)
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
-
-
-@kept
-def _tiled_buckets(grid: Grid, copies: int, prefix: int, device: torch.device) -> Tensor:
-    """Lay queries of one grid out over `prefix` tokens without position and tiled grids."""
-    one = grid_layout(*grid, device).one_hot  # (P, buckets, 1 + P)
-    return torch.cat([one[..., :1]] * prefix + [one[..., 1:]] * copies, dim=2)
 
 
 class AnySat(nn.Module):
@@ -228,11 +60,11 @@ class AnySat(nn.Module):
             Block(width, attention(width, heads, biased=False), config.mlp_ratio, 1e-6)
             for _ in range(config.depth)
         ]
-        blocks.append(_Combiner(width, heads, config.mlp_ratio))
+        blocks.append(Combiner(width, heads, config.mlp_ratio))
         self.blocks = nn.ModuleList(blocks)
         self.apply(_initialise)
         combiner = self.blocks[-1]
-        assert isinstance(combiner, _Combiner)
+        assert isinstance(combiner, Combiner)
         for parameter in (
             self.cls_token,
             self.spatial_encoder.cls_token,
@@ -340,7 +172,7 @@ class AnySat(nn.Module):
             hidden = None  # asking a GPU would wait for it
         for block in self.blocks[:-1]:
             x = block(x, None, hidden)
-        layout = GridLayout(_tiled_buckets(grid, len(local), 1 + len(whole), x.device), 1, 1)
+        layout = GridLayout(tiled_buckets(grid, len(local), 1 + len(whole), x.device), 1, 1)
         fused: Tensor = self.blocks[-1](x, code, layout, hidden)
         return fused
 
@@ -361,7 +193,7 @@ class AnySat(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x, None, present)
         combiner = self.blocks[-1]
-        assert isinstance(combiner, _Combiner)
+        assert isinstance(combiner, Combiner)
         return combiner.restricted(x, code, buckets, present)
 
     def window_tokens(
@@ -506,42 +338,8 @@ def _join(done: list[Patches], *, kept: bool) -> Patches:
     return Patches(tokens, fine, torch.cat(flags))
 
 
-def check_ground(shapes: Mapping[str, torch.Size], config: AnySatConfig) -> None:
-    """Refuse windows whose sensors do not cover the same ground.
-
-    Args:
-        shapes: Sensor to the shape of its pixels.
-        config: The network.
-
-    Raises:
-        ValueError: If a shape has the wrong number of axes or bands, or the ground differs.
-    """
-    grounds: dict[str, tuple[float, float]] = {}
-    for name, shape in shapes.items():
-        sensor = config.sensor(name)
-        axes = 4 if sensor.kind == "image" else 5
-        if len(shape) != axes or shape[-3] != sensor.bands:
-            raise ValueError(
-                f"{name}: expected {axes} axes with {sensor.bands} bands, found {tuple(shape)}"
-            )
-        if sensor.whole_window:
-            if tuple(shape[-2:]) != (1, 1):
-                raise ValueError(f"{name}: one pixel a window, found {shape[-2]} x {shape[-1]}")
-            continue
-        grounds[name] = (shape[-2] * sensor.gsd_m, shape[-1] * sensor.gsd_m)
-    if not grounds:
-        return
-    first, expected = next(iter(grounds.items()))
-    for name, found in grounds.items():
-        if max(abs(a - b) for a, b in zip(found, expected, strict=True)) > 1e-6:
-            raise ValueError(
-                f"{name} covers {found[0]:g} x {found[1]:g} m, {first} {expected[0]:g} x "
-                f"{expected[1]:g} m; give windows of the same ground"
-            )
-
-
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, Block | _Combiner):
+    if isinstance(module, Block | Combiner):
         for layer in module.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)

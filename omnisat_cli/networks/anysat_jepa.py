@@ -20,8 +20,9 @@ from omnisat_cli.networks.relative import grid_buckets
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from omnisat_cli.networks.anysat import AnySat, Grid, Windowed
+    from omnisat_cli.networks.anysat import AnySat
     from omnisat_cli.networks.anysat_config import AnySatConfig
+    from omnisat_cli.networks.anysat_values import Grid, Windowed
 
 
 Recipe = Literal["corrected", "official"]

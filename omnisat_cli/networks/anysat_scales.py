@@ -19,7 +19,7 @@ from omnisat_cli.networks.seam import Dense, Encoded, Traits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from omnisat_cli.networks.anysat import Grid
+    from omnisat_cli.networks.anysat_values import Grid
 
 
 class AnySatScales(AnySatSegmenter):
@@ -67,8 +67,10 @@ class AnySatScales(AnySatSegmenter):
         fused = []
         for k, part in self._parts():
             finer = {name: _spread(values[..., part], grid, k) for name, values in tokens.items()}
-            flags = {name: _spread(mask.unsqueeze(2), grid, k, 1) for name, mask in present.items()}
-            masks = {name: mask.squeeze(2) for name, mask in flags.items()}
+            masks = {
+                name: _spread(mask.unsqueeze(2).repeat(1, 1, k * k), grid, k).squeeze(2)
+                for name, mask in present.items()
+            }
             size = self.config.patch_m // k
             out = self._fused(finer, masks, (grid[0] * k, grid[1] * k), size)
             fused.append(
@@ -126,17 +128,14 @@ def _cut(pixels: Tensor, k: int) -> Tensor:
     return parts.movedim((last, last + 1), (1, 2)).flatten(0, 2)
 
 
-def _spread(values: Tensor, grid: Grid, k: int, repeat: int = 0) -> Tensor:
+def _spread(values: Tensor, grid: Grid, k: int) -> Tensor:
     """Lay what patches (B, P, k k D) hold of smaller ones out row by row: (B, P k k, D).
 
     Args:
         values: Of the patches.
         grid: Rows and columns of patches.
         k: Smaller patches along one.
-        repeat: Where not 0, the width D of values that are the same for all smaller patches.
     """
-    if repeat:
-        values = values.repeat(1, 1, k * k)
     parts = torch.unflatten(torch.unflatten(values, 2, (k, k, -1)), 1, grid)
     return parts.transpose(2, 3).flatten(1, 4)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from omnisat_cli.networks.anysat import AnySat, Grid
+from omnisat_cli.networks.anysat import AnySat
 from omnisat_cli.networks.anysat_config import CELL_M, AnySatConfig
 from omnisat_cli.networks.anysat_encoders import cells_to_raster
 from omnisat_cli.networks.anysat_heads import MapHead
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from omnisat_cli.networks.anysat import Patches
+    from omnisat_cli.networks.anysat_values import Grid, Patches
 
 
 @dataclass(frozen=True, slots=True)

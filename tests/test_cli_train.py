@@ -115,6 +115,7 @@ def test_a_frozen_encoder_needs_a_pack(own: Scene, tmp_path: Path) -> None:
         (("--dataset", "scenes"), 2, "--root"),
         (("--dataset", "scenes", "--root", "/none", "--labels", "x.gpkg"), 2, "give either"),
         (("--dataset", "nothing", "--root", "."), 2, "unknown dataset"),
+        (("--aerial", "a.tif", "--labels", "x.gpkg", "--patch", 0), 2, "above 0 m"),
     ],
 )
 def test_contradictions_are_refused(

@@ -236,3 +236,18 @@ def test_the_command_says_what_it_could_not_see(scene: Scene, tmp_path: Path) ->
     assert embed(scene, tmp_path / "e.zarr", "--s2", scene.s2).code == 5
     assert embed(scene, tmp_path / "e.zarr", "--s2", scene.s2, "--overwrite").code == 0
     assert embed(scene, tmp_path / "e.png", "--s2", scene.s2).code == 2
+
+
+def test_a_cube_without_any_value_is_no_success(scene: Scene, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.nc"
+    with xr.open_dataset(scene.s2, decode_coords="all", mask_and_scale=False) as cube:
+        bands = [name for name in cube.data_vars if str(name).startswith("B")]
+        nothing = {name: cube[name].astype("float32") * np.nan for name in bands}
+        cube[[]].assign(nothing).drop_encoding().to_netcdf(empty, engine="h5netcdf")
+    words = ("--s2", empty, "--s2-scale", "1")
+    run = embed(scene, tmp_path / "e.tif", *words)
+    assert run.code == 4, run.err
+    assert "no patch saw imagery" in run.out
+    done = scene.predict(tmp_path / "map.tif", *words)
+    assert done.code == 4, done.err
+    assert "nothing is mapped.   no input holds real data here" in done.out

@@ -90,7 +90,7 @@ def run(job: Job, execution: Execution, wish: Wish) -> Embedded:
 
 def show(result: Embedded, *, as_json: bool) -> int:
     """Say what was written; return the exit code."""
-    code = Exit.HOLES if result.holes else Exit.COMPLETE
+    code = Exit.HOLES if result.holes or not result.patches else Exit.COMPLETE
     setup = result.setup
     if as_json:
         plain = {name: getattr(result, name) for name in ("width", "patches", "holes")}
@@ -106,6 +106,8 @@ def show(result: Embedded, *, as_json: bool) -> int:
     if result.holes:
         share = 100 * result.holes / (result.holes + result.patches)
         say(f" {share:.2g} % of the area saw no imagery")
+    elif not result.patches:
+        say(" no patch saw imagery: no input holds real data here, see omnisat inspect")
     return int(code)
 
 

@@ -109,7 +109,8 @@ def _code(report: Report) -> Exit:
     if report.export is None:
         return Exit.INTERRUPTED
     holes = any(report.export.holes.values()) or report.export.faulty_blocks
-    return Exit.HOLES if holes else Exit.COMPLETE
+    empty = not any(row.pixels for row in report.export.areas)
+    return Exit.HOLES if holes or empty else Exit.COMPLETE
 
 
 def _plain(report: Report, code: Exit) -> dict[str, object]:

@@ -159,6 +159,8 @@ def open_ground(wish: Wish, start: str | None, kind: Kind) -> Examples:
     asked = given if isinstance(given, float) else None
     pack = None if start is None else at_patch_size(find_pack(start), asked)
     window = _SIDES.get(kind, _SIDE) if pack is None else pack.card.window.size
+    if asked is not None and asked <= 0:
+        raise JobError(f"--patch {asked:g}: a patch has a side above 0 m")
     patch_m = asked or (_PATCH_M if pack is None else pack.card.patch_m)
     finest = max(round(patch_m / _LABELS_M), 1)
     if pack is not None:

@@ -45,8 +45,10 @@ def contents(export: ExportReport) -> tuple[str, str]:
     there = sorted((row for row in export.areas if row.pixels), key=lambda row: -row.pixels)
     largest = ", ".join(f"{row.name_en} {hectares(row.hectares)}" for row in there[:_LARGEST])
     pixels = sum(export.holes.values())
+    if not pixels and not there:
+        return "nothing is mapped", "no input holds real data here: look at it with omnisat inspect"
     if not pixels:
-        return f"largest: {largest or 'nothing'}", "0 holes"
+        return f"largest: {largest}", "0 holes"
     reasons = ", ".join(
         f"{reason} {hectares(number * export.hectares_per_pixel)}"
         for reason, number in export.holes.items()

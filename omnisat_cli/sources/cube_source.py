@@ -311,8 +311,8 @@ def refine_of(sensor: str, gsd: float, lattice: Lattice) -> int:
     refine = round(lattice.gsd / gsd)
     if refine < 1 or abs(refine * gsd - lattice.gsd) > 1e-9 * lattice.gsd:
         raise AlignmentError(
-            f"an anchor grid of {lattice.gsd:g} m is not a whole number of {gsd:g} m pixels "
-            f"of {sensor}"
+            f"a patch of {lattice.gsd:g} m is not a whole number of {gsd:g} m pixels of {sensor}; "
+            f"where the model has several patch sizes, --patch-size {max(refine, 1) * gsd:g} fits"
         )
     return refine
 

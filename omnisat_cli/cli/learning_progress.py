@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
+    from omnisat_cli.learning.training.lesson import FitReport
+
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+def pace(fit: FitReport) -> str:
+    """Return how fast a training was; nothing after one step, most of which is starting up."""
+    if not fit.step_seconds:
+        return ""
+    return f": {fit.step_seconds:.2g} s a step, computing {fit.busy:.0%} of it"
 
 
 class TrainingProgress(Protocol):

@@ -15,7 +15,7 @@ from omnisat_cli.cli.learning_options import (
     open_part,
     settle_threads,
 )
-from omnisat_cli.cli.learning_progress import choose_training_progress
+from omnisat_cli.cli.learning_progress import choose_training_progress, pace
 from omnisat_cli.cli.options import date_range
 from omnisat_cli.cli.request import inputs_from
 from omnisat_cli.cli.text import count, duration
@@ -298,10 +298,8 @@ def show(report: PretrainReport, out: Path, *, as_json: bool) -> int:
     if report.pack is None:
         say(f"stopped after {count(fit.steps, 'step')}; the same command goes on from there")
         return code
-    say(
-        f"{out}: encoder pretrained in {count(fit.steps, 'step')}, {duration(fit.seconds)} "
-        f"({fit.step_seconds:.2g} s a step, {fit.busy:.0%} of it computing)"
-    )
+    steps = count(fit.steps, "step")
+    say(f"{out}: encoder pretrained in {steps}, {duration(fit.seconds)}{pace(fit)}")
     rows = [(name, f"{value:.4g}") for name, value in fit.loss.items()]
     for line in columns(rows, indent="  "):
         say(line)

@@ -18,7 +18,7 @@ from omnisat_cli.cli.learning_options import (
     settle_threads,
     step_count,
 )
-from omnisat_cli.cli.learning_progress import choose_training_progress
+from omnisat_cli.cli.learning_progress import choose_training_progress, pace
 from omnisat_cli.cli.options import date_range
 from omnisat_cli.cli.request import inputs_from
 from omnisat_cli.cli.text import count, duration
@@ -278,8 +278,7 @@ def show(report: TrainReport, job: TrainJob, *, as_json: bool) -> int:
     ended = "" if how is None else f", ended {how}"
     say(
         f"trained {report.parameters:,} weights in {count(fit.steps, 'step')} and "
-        f"{duration(fit.seconds)}{ended}: {fit.step_seconds:.2g} s a step, computing "
-        f"{fit.busy:.0%} of it"
+        f"{duration(fit.seconds)}{ended}{pace(fit)}"
     )
     best = f", the best, after step {fit.best_step}" if fit.best_step is not None else ""
     say(f"on {count(len(report.material.validation), 'place')} kept apart{best}, per cent:")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omnisat_cli.errors import AlignmentError, JobError, OmnisatError, SecurityError, SourceError
 from omnisat_cli.geo.lattice import Lattice, Window
 from omnisat_cli.sources.aoi import Area, area_of, read_aoi
-from omnisat_cli.sources.area_ground import check_overlap, meets, rasterize_area
+from omnisat_cli.sources.area_ground import check_overlap, ground_apart, meets, rasterize_area
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,6 +194,16 @@ def test_an_area_far_from_every_input_is_refused_with_the_distance() -> None:
     assert area_of(half["aerial"], CRS, "aerial").km2 == 3
     with pytest.raises(AlignmentError):
         area_of([], CRS, "nothing")
+
+
+def test_inputs_that_share_no_ground_are_named() -> None:
+    here, beside, far = (0, 0, 100, 100), (100, 0, 200, 100), (50_000, 0, 50_100, 100)
+    assert ground_apart({"aerial": [here], "s2": [here, far], "s1": [beside]}) == ()
+    assert ground_apart({"aerial": [here]}) == ()
+    (apart,) = ground_apart({"aerial": [here], "s2": [beside], "s1": [far]})
+    assert apart.warning
+    assert apart.value == "s1 lies apart"
+    assert "49.8 km from that of the others" in apart.because
 
 
 def random_area(seed: int) -> Area:

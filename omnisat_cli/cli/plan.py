@@ -13,6 +13,7 @@ from omnisat_cli.outputs.products import check_output, existing_outputs
 from omnisat_cli.outputs.run import has_run, staging_folder
 from omnisat_cli.runners.predict import needed_space
 from omnisat_cli.runners.setup import device_class, prepare, thread_count
+from omnisat_cli.sources.area_ground import ground_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,9 +57,12 @@ def mapped_km2(setup: Setup) -> float:
 def decisions_of(setup: Setup) -> Mapping[str, tuple[Decision, ...]]:
     """Return what was recognised, by input, the area included."""
     made = {name: source.decisions for name, source in setup.sources.items()}
-    if setup.area is not None and setup.area.decisions:
-        made["area"] = setup.area.decisions
-    return made
+    ground = (
+        ground_apart({name: source.footprints for name, source in setup.sources.items()})
+        if setup.area is None
+        else setup.area.decisions
+    )
+    return made | ({"area": ground} if ground else {})
 
 
 def _lines(setup: Setup, execution: Execution) -> Iterator[str]:

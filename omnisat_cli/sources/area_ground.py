@@ -57,6 +57,27 @@ def check_overlap(area: Area, footprints: Mapping[str, Sequence[Bounds]]) -> tup
     )
 
 
+def ground_apart(footprints: Mapping[str, Sequence[Bounds]]) -> tuple[Decision, ...]:
+    """Name the modalities that share no ground with any other, where all of it is mapped.
+
+    Args:
+        footprints: Rectangles of each modality, in one CRS.
+    """
+    covers = {
+        name: shapely.union_all([shapely.box(*bounds) for bounds in boxes])
+        for name, boxes in footprints.items()
+    }
+    made = []
+    for name, cover in covers.items():
+        others = [other for label, other in covers.items() if label != name]
+        if not others or any(cover.intersects(other) for other in others):
+            continue
+        away = min(float(cover.distance(other)) for other in others) / 1000
+        because = f"its ground ({_extent(cover)}) is {away:.4g} km from that of the others"
+        made.append(Decision("coverage", f"{name} lies apart", because, "--bbox", warning=True))
+    return tuple(made)
+
+
 def _miss(area: Area, cover: BaseGeometry, name: str) -> str:
     if cover.is_empty:
         return f"{name} covers no ground at all"

@@ -20,6 +20,7 @@ from sklearn.metrics import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Literal
 
     from numpy.typing import NDArray
@@ -84,18 +85,9 @@ class Scores:
         if not len(weight):
             empty = np.full(K, np.nan)
             return ClassScores(empty, empty, empty, empty, np.zeros(K, np.int64))
-        options = {"labels": np.arange(K), "sample_weight": weight, "zero_division": 0}
-        precision, recall, f1, _ = precision_recall_fscore_support(truth, mapped, **options)
-        iou = jaccard_score(truth, mapped, average=None, **options)
-        true, given = self.confusion.sum(1), self.confusion.sum(0)
-        absent = (true == 0) & (given == 0)
-        return ClassScores(
-            np.where(given > 0, precision, np.nan),
-            np.where(true > 0, recall, np.nan),
-            np.where(absent, np.nan, f1),
-            np.where(absent, np.nan, iou),
-            true,
-        )
+        options = {"labels": np.arange(K), "sample_weight": weight}
+        counts = self.confusion.sum(1), self.confusion.sum(0)
+        return _class_scores((truth, mapped), counts, options)
 
     @property
     def iou(self) -> NDArray[np.float64]:
@@ -145,6 +137,32 @@ class Scores:
         return truth, mapped, self.confusion[truth, mapped]
 
 
+def _class_scores(
+    samples: tuple[NDArray[np.generic], NDArray[np.generic]],
+    counts: tuple[NDArray[np.int64], NDArray[np.int64]],
+    options: Mapping[str, object],
+) -> ClassScores:
+    """Score each class; NaN where a figure is not defined.
+
+    Args:
+        samples: What is true and what was said, as scikit-learn takes them.
+        counts: (K,) how often each class is true, and how often it was said.
+        options: Further words for scikit-learn.
+    """
+    true, given = counts
+    words = {"average": None, "zero_division": 0, **options}
+    precision, recall, f1, _ = precision_recall_fscore_support(*samples, **words)
+    iou = jaccard_score(*samples, **words)
+    absent = (true == 0) & (given == 0)
+    return ClassScores(
+        np.where(given > 0, precision, np.nan),
+        np.where(true > 0, recall, np.nan),
+        np.where(absent, np.nan, f1),
+        np.where(absent, np.nan, iou),
+        true,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TagScores:
     """Figures of a multi-label comparison.
@@ -160,20 +178,8 @@ class TagScores:
     @property
     def classes(self) -> ClassScores:
         """Figures of each class; `support` counts places."""
-        options = {"average": None, "zero_division": 0}
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            self.truth, self.found, **options
-        )
-        iou = jaccard_score(self.truth, self.found, **options)
-        true, given = self.truth.sum(0), self.found.sum(0)
-        absent = (true == 0) & (given == 0)
-        return ClassScores(
-            np.where(given > 0, precision, np.nan),
-            np.where(true > 0, recall, np.nan),
-            np.where(absent, np.nan, f1),
-            np.where(absent, np.nan, iou),
-            true,
-        )
+        counts = self.truth.sum(0), self.found.sum(0)
+        return _class_scores((self.truth, self.found), counts, {})
 
     def mean_f1(self, average: Average) -> float:
         """Return F1 over the classes that occur: macro, micro, or weighted by support."""
